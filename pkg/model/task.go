@@ -1,0 +1,119 @@
+package model
+
+import "time"
+
+// TaskKind says what a task does to its record.
+type TaskKind string
+
+// The task kinds.
+const (
+	TaskCreate   TaskKind = "create"
+	TaskDelete   TaskKind = "delete"
+	TaskExtend   TaskKind = "extend"
+	TaskRevert   TaskKind = "revert"
+	TaskUpdate   TaskKind = "update"
+	TaskAttach   TaskKind = "attach"
+	TaskSnapshot TaskKind = "snapshot"
+	TaskSettle   TaskKind = "settle"
+)
+
+// TaskState is where a task stands.
+type TaskState string
+
+// The task states. Pending, running and waiting tasks are work in progress;
+// which of the three is decided by the clock and the worker, not stored.
+const (
+	TaskPending   TaskState = "pending"   // accepted, not begun
+	TaskRunning   TaskState = "running"   // a step has been begun
+	TaskWaiting   TaskState = "waiting"   // a step failed and will be tried again
+	TaskSucceeded TaskState = "succeeded" // ended as asked
+	TaskFailed    TaskState = "failed"    // ended otherwise; the record says why
+	TaskCancelled TaskState = "cancelled" // ended because a user asked
+)
+
+// Done says whether the task has ended.
+func (s TaskState) Done() bool {
+	return s == TaskSucceeded || s == TaskFailed || s == TaskCancelled
+}
+
+// Step is one step of a task. Steps of a kind of task are listed in the
+// controller that runs it.
+type Step string
+
+// The steps.
+const (
+	StepPlace     Step = "place"     // choose a pool and reserve
+	StepProvision Step = "provision" // make it on the backend
+	StepUndo      Step = "undo"      // remove what a failed step may have left
+	StepReserve   Step = "reserve"   // reserve more in the pool
+	StepApply     Step = "apply"     // change it on the backend
+	StepExport    Step = "export"    // export to a host
+	StepUnexport  Step = "unexport"  // end the export
+	StepRemove    Step = "remove"    // remove from the backend
+	StepMembers   Step = "members"   // work on the members of a group
+	StepFinish    Step = "finish"    // write the result
+)
+
+// Task is the work in progress on a record, stored in the record itself, so
+// that accepting, moving on and ending are one write each. After it ended it
+// stays as the record's last task.
+type Task struct {
+	ID    string    `json:"id"`
+	Kind  TaskKind  `json:"kind"`
+	State TaskState `json:"state"`
+	Step  Step      `json:"step,omitempty"`
+	// Attempts counts the tries of the current step that failed.
+	Attempts  int       `json:"attempts,omitempty"`
+	LastError string    `json:"error,omitempty"`
+	ErrorKind Kind      `json:"errorKind,omitempty"`
+	NextRun   time.Time `json:"next,omitzero"`
+	CreatedAt time.Time `json:"created"`
+	EndedAt   time.Time `json:"ended,omitzero"`
+	// Owner is the osdslet that ran it last, Epoch its epoch.
+	Owner     string `json:"owner,omitempty"`
+	Epoch     int64  `json:"epoch,omitempty"`
+	RequestID string `json:"request,omitempty"`
+	// Cancel is set by a user's request; the task then undoes itself.
+	Cancel bool `json:"cancel,omitempty"`
+	// Deadline is when retrying ends and the task fails or leaves a debt.
+	Deadline time.Time `json:"deadline,omitzero"`
+	// NewSize is the size asked for by extend.
+	NewSize Bytes `json:"newSize,omitempty"`
+	// SnapshotID is what revert goes back to.
+	SnapshotID string `json:"snapshot,omitempty"`
+	// Excluded are pools that failed this create and were undone.
+	Excluded []string `json:"excluded,omitempty"`
+	// Failure is why a step failed, kept while it is being undone, and becomes
+	// the record's statusReason.
+	Failure     string `json:"failure,omitempty"`
+	FailureKind Kind   `json:"failureKind,omitempty"`
+	// PrevStatus is the status to go back to.
+	PrevStatus Status `json:"prev,omitempty"`
+	// History is the steps that ended, oldest first, at most MaxHistory.
+	History []StepDone `json:"history,omitempty"`
+}
+
+// MaxHistory bounds Task.History: older entries are dropped first.
+const MaxHistory = 8
+
+// StepDone is a step that ended.
+type StepDone struct {
+	Step     Step      `json:"step"`
+	At       time.Time `json:"at"`
+	Attempts int       `json:"attempts,omitempty"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// Active says whether the task is work in progress.
+func (t *Task) Active() bool { return t != nil && !t.State.Done() }
+
+// Clone gives a copy that may be changed; nil for nil.
+func (t *Task) Clone() *Task {
+	if t == nil {
+		return nil
+	}
+	c := *t
+	c.Excluded = append([]string(nil), t.Excluded...)
+	c.History = append([]StepDone(nil), t.History...)
+	return &c
+}
