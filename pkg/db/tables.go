@@ -87,3 +87,11 @@ func newTables(s *Store) Tables {
 		Ledger: newTable[model.Account](s, model.ResLedger, false),
 	}
 }
+
+// ExplanationKey is where the explanation of a volume's placement is kept: the
+// JSON of a model.Explanation. It is read seldom and so is not in the cache.
+func ExplanationKey(volumeID string) string { return "explanations/" + volumeID }
+
+// IdempotencyKey is where the answer to a request with an Idempotency-Key is
+// kept; hash is of the tenant and the client's key.
+func IdempotencyKey(hash string) string { return "idempotency/" + hash }

@@ -117,3 +117,22 @@ func (t *Task) Clone() *Task {
 	c.History = append([]StepDone(nil), t.History...)
 	return &c
 }
+
+// firstStep is where a task of a kind begins, by resource.
+var firstStep = map[Resource]map[TaskKind]Step{
+	ResVolume:     {TaskCreate: StepPlace, TaskDelete: StepRemove, TaskExtend: StepReserve, TaskRevert: StepApply},
+	ResSnapshot:   {TaskCreate: StepReserve, TaskDelete: StepRemove},
+	ResAttachment: {TaskCreate: StepExport, TaskDelete: StepUnexport},
+	ResGroup:      {TaskCreate: StepPlace, TaskUpdate: StepMembers, TaskDelete: StepMembers},
+	ResDebt:       {TaskSettle: StepRemove},
+}
+
+// NewTask makes the task that starts an operation on a record; it is written in
+// the same transaction as the record's transitional status. prev is the status
+// to go back to if the operation fails without effect.
+func NewTask(res Resource, kind TaskKind, prev Status, requestID string, now time.Time) *Task {
+	return &Task{
+		ID: NewID(), Kind: kind, State: TaskPending, Step: firstStep[res][kind],
+		CreatedAt: now.UTC(), RequestID: requestID, PrevStatus: prev,
+	}
+}
