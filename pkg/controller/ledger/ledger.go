@@ -31,7 +31,7 @@ type Counted struct {
 
 // Mismatch is an account that did not equal the recount.
 type Mismatch struct {
-	PoolID            string
+	PoolID           string
 	Account, Recount model.Bytes
 }
 
