@@ -263,4 +263,3 @@ func (d *Doctor) ghosts(held map[place]*holding, out map[suspicion]int64) {
 		}
 	}
 }
-
