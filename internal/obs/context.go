@@ -8,64 +8,81 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// ctxKey is one of the values that travel in a context.
-type ctxKey int
+// Fields are what travels in a context and shows in every message logged with
+// it.
+type Fields struct {
+	// RequestID is the id of the client's request.
+	RequestID string
+	// Actor is who acts: a user's id, or a controller's name.
+	Actor string
+	// Tenant is who is acted for.
+	Tenant string
+	// TaskID is the task that is being worked on.
+	TaskID string
+	// Epoch is the leader's epoch.
+	Epoch int64
+}
 
-const (
-	requestIDKey ctxKey = iota
-	actorKey
-	tenantKey
-	taskIDKey
-	epochKey
-)
+type fieldsKey struct{}
 
-func text(ctx context.Context, k ctxKey) string {
-	s, _ := ctx.Value(k).(string)
-	return s
+// WithFields puts all the fields into the context, replacing what it had.
+func WithFields(ctx context.Context, f Fields) context.Context {
+	return context.WithValue(ctx, fieldsKey{}, &f)
+}
+
+// FieldsOf gives the fields of a context.
+func FieldsOf(ctx context.Context) Fields {
+	if f, ok := ctx.Value(fieldsKey{}).(*Fields); ok {
+		return *f
+	}
+	return Fields{}
+}
+
+func with(ctx context.Context, set func(*Fields)) context.Context {
+	f := FieldsOf(ctx)
+	set(&f)
+	return WithFields(ctx, f)
 }
 
 // WithRequestID puts the id of the client's request into the context.
 func WithRequestID(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, requestIDKey, id)
+	return with(ctx, func(f *Fields) { f.RequestID = id })
 }
 
 // RequestID gives the request's id, or "".
-func RequestID(ctx context.Context) string { return text(ctx, requestIDKey) }
+func RequestID(ctx context.Context) string { return FieldsOf(ctx).RequestID }
 
-// WithActor puts who acts into the context: a user's id, or a controller's name.
+// WithActor puts who acts into the context.
 func WithActor(ctx context.Context, who string) context.Context {
-	return context.WithValue(ctx, actorKey, who)
+	return with(ctx, func(f *Fields) { f.Actor = who })
 }
 
 // Actor gives who acts, or "".
-func Actor(ctx context.Context) string { return text(ctx, actorKey) }
+func Actor(ctx context.Context) string { return FieldsOf(ctx).Actor }
 
 // WithTenant puts the tenant that is acted for into the context.
 func WithTenant(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, tenantKey, id)
+	return with(ctx, func(f *Fields) { f.Tenant = id })
 }
 
 // Tenant gives the tenant, or "".
-func Tenant(ctx context.Context) string { return text(ctx, tenantKey) }
+func Tenant(ctx context.Context) string { return FieldsOf(ctx).Tenant }
 
 // WithTaskID puts the task that is being worked on into the context.
 func WithTaskID(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, taskIDKey, id)
+	return with(ctx, func(f *Fields) { f.TaskID = id })
 }
 
 // TaskID gives the task, or "".
-func TaskID(ctx context.Context) string { return text(ctx, taskIDKey) }
+func TaskID(ctx context.Context) string { return FieldsOf(ctx).TaskID }
 
 // WithEpoch puts the leader's epoch into the context.
 func WithEpoch(ctx context.Context, epoch int64) context.Context {
-	return context.WithValue(ctx, epochKey, epoch)
+	return with(ctx, func(f *Fields) { f.Epoch = epoch })
 }
 
 // Epoch gives the leader's epoch, or 0.
-func Epoch(ctx context.Context) int64 {
-	e, _ := ctx.Value(epochKey).(int64)
-	return e
-}
+func Epoch(ctx context.Context) int64 { return FieldsOf(ctx).Epoch }
 
 // ctxHook adds what the entry's context carries to its fields.
 type ctxHook struct{}
@@ -76,16 +93,16 @@ func (ctxHook) Fire(e *logrus.Entry) error {
 	if e.Context == nil {
 		return nil
 	}
-	for _, f := range []struct {
-		name string
-		key  ctxKey
-	}{{"request", requestIDKey}, {"actor", actorKey}, {"tenant", tenantKey}, {"task", taskIDKey}} {
-		if s := text(e.Context, f.key); s != "" {
-			e.Data[f.name] = s
+	f := FieldsOf(e.Context)
+	for _, x := range []struct{ name, val string }{
+		{"request", f.RequestID}, {"actor", f.Actor}, {"tenant", f.Tenant}, {"task", f.TaskID},
+	} {
+		if x.val != "" {
+			e.Data[x.name] = x.val
 		}
 	}
-	if n := Epoch(e.Context); n != 0 {
-		e.Data["epoch"] = n
+	if f.Epoch != 0 {
+		e.Data["epoch"] = f.Epoch
 	}
 	return nil
 }
