@@ -70,6 +70,9 @@ type WaitOptions struct {
 	Gone bool
 	// OnChange is called with the first look and at each change of state.
 	OnChange func(*Watched)
+	// OnTask is called with the work in progress at each look and event, for
+	// those who show steps and failed tries; it costs one more question each.
+	OnTask func(*wire.TaskSpec)
 	// PollOnly does without the event stream.
 	PollOnly bool
 }
@@ -195,7 +198,26 @@ func (w *waiter) look(ctx context.Context) error {
 	// The answer's own revision, not the newest that the client has seen: a
 	// change in between must come as an event.
 	w.since, _ = strconv.ParseInt(a.header.Get(wire.HeaderRevision), 10, 64)
-	return w.saw(raw)
+	if err := w.saw(raw); err != nil {
+		return err
+	}
+	w.tellTask(ctx)
+	return nil
+}
+
+// tellTask shows the work in progress to whoever wants to see it. It is only
+// for show: errors do not matter.
+func (w *waiter) tellTask(ctx context.Context) {
+	id := w.last.TaskID
+	if w.res == ResTask {
+		id = w.id
+	}
+	if w.o.OnTask == nil || id == "" || w.last.settled() {
+		return
+	}
+	if t, err := w.c.Tasks.Get(ctx, id); err == nil {
+		w.o.OnTask(t)
+	}
 }
 
 // follow reads events until the record settles, or the stream ends. It says
@@ -234,6 +256,7 @@ func (w *waiter) follow(ctx context.Context) bool {
 		if w.saw(raw) != nil || w.last.settled() {
 			return true
 		}
+		w.tellTask(ctx)
 	}
 	return came
 }
