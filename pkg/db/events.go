@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/osds-io/osds/pkg/model"
@@ -42,7 +43,7 @@ type hub struct {
 	closed bool
 	// epoch counts resets: readers from before one have to list again.
 	epoch int64
-	subs  []func(Event)
+	subs  []*subscriber
 }
 
 func newHub(n int) *hub {
@@ -82,10 +83,12 @@ func (h *hub) publish(rev int64, evs []Event) {
 	h.wake = make(chan struct{})
 	subs := h.subs
 	h.mu.Unlock()
-	for _, f := range subs {
-		for _, e := range evs {
-			f(e)
+	for _, sub := range subs {
+		sub.mu.Lock()
+		for i := 0; i < len(evs) && !sub.over; i++ {
+			sub.f(evs[i])
 		}
+		sub.mu.Unlock()
 	}
 }
 
@@ -111,13 +114,26 @@ func (h *hub) close() {
 	}
 }
 
-// OnEvent calls f for every event from now on, in order, from the watch's own
-// goroutine: f must not block. It is for the parts of this process that live as
-// long as the store; others use Stream.
-func (s *Store) OnEvent(f func(Event)) {
-	s.hub.mu.Lock()
-	defer s.hub.mu.Unlock()
-	s.hub.subs = append(append([]func(Event){}, s.hub.subs...), f)
+// subscriber is called for every event until it is stopped.
+type subscriber struct {
+	mu   sync.Mutex
+	f    func(Event)
+	over bool
+}
+
+func (h *hub) subscribe(f func(Event)) (stop func()) {
+	sub := &subscriber{f: f}
+	h.mu.Lock()
+	h.subs = append(append([]*subscriber{}, h.subs...), sub)
+	h.mu.Unlock()
+	return func() {
+		h.mu.Lock()
+		h.subs = slices.DeleteFunc(slices.Clone(h.subs), func(x *subscriber) bool { return x == sub })
+		h.mu.Unlock()
+		sub.mu.Lock()
+		sub.over = true
+		sub.mu.Unlock()
+	}
 }
 
 // Resets counts how often the cache was loaded anew because events were lost.
