@@ -19,6 +19,8 @@ const tenantPrefix = "/" + wire.APIVersion + "/{tenantId}"
 // asked for most stands first, and what would match anything last.
 func (s *Server) routes(r *mux.Router) {
 	s.routesProfiles(r)
+	s.routesEvents(r)
+	s.routesOpenAPI(r)
 	s.routesVersions(r)
 }
 

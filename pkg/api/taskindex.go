@@ -38,6 +38,10 @@ type taskIndex struct {
 	// totals counts tasks that ended, for the metrics page.
 	totals map[taskKey]int64
 	now    func() time.Time
+
+	store  *db.Store
+	resets int64
+	stop   func()
 }
 
 // taskKey is what ended tasks are counted by.
@@ -47,26 +51,58 @@ type taskKey struct {
 	state model.TaskState
 }
 
-// newTaskIndex makes the index and keeps it up to date as long as the store
-// lives.
+// newTaskIndex makes the index and keeps it up to date until its stop is called.
 func newTaskIndex(s *db.Store, now func() time.Time) *taskIndex {
 	less := func(a, b task) bool { return a.id() < b.id() }
 	x := &taskIndex{
 		all:    btree.NewBTreeGOptions(less, btree.Options{NoLocks: true}),
 		active: btree.NewBTreeGOptions(less, btree.Options{NoLocks: true}),
-		totals: map[taskKey]int64{}, now: now,
+		totals: map[taskKey]int64{}, now: now, store: s,
 	}
-	// Events that come during the first scan wait for its end, and are then
-	// applied in order: the last one of each record has the last word.
+	// Events that come during the scan wait for its end, and are then applied
+	// in order: the last one of each record has the last word.
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	s.OnEvent(x.event)
-	scan(x, s.Volumes)
-	scan(x, s.Snapshots)
-	scan(x, s.Attachments)
-	scan(x, s.Groups)
-	scan(x, s.Debts)
+	x.stop = s.OnEvent(x.event)
+	x.scan()
 	return x
+}
+
+// scan fills the index from the cache.
+func (x *taskIndex) scan() {
+	x.resets = x.store.Resets()
+	scan(x, x.store.Volumes)
+	scan(x, x.store.Snapshots)
+	scan(x, x.store.Attachments)
+	scan(x, x.store.Groups)
+	scan(x, x.store.Debts)
+}
+
+// rlock locks for reading. If the cache lost events and was loaded anew, so is
+// the index, but for what is remembered of tasks that are gone.
+func (x *taskIndex) rlock() {
+	x.mu.RLock()
+	if x.store.Resets() == x.resets {
+		return
+	}
+	x.mu.RUnlock()
+	x.mu.Lock()
+	if x.store.Resets() != x.resets {
+		var live []task
+		x.all.Scan(func(t task) bool {
+			if !t.gone {
+				live = append(live, t)
+			}
+			return true
+		})
+		for _, t := range live {
+			x.all.Delete(t)
+		}
+		x.active.Clear()
+		x.scan()
+	}
+	x.mu.Unlock()
+	x.mu.RLock()
 }
 
 func scan[T any, P interface {
@@ -161,7 +197,7 @@ func (x *taskIndex) get(id string) (task, bool) {
 
 // find finds a task by its id.
 func (x *taskIndex) find(id string) (task, bool) {
-	x.mu.RLock()
+	x.rlock()
 	defer x.mu.RUnlock()
 	return x.get(id)
 }
@@ -178,7 +214,7 @@ const maxTasksLooked = 20000
 // page gives tasks that match, newest first, from after a marker. next is where
 // the following page begins; empty at the end.
 func (x *taskIndex) page(after string, limit int, onlyActive bool, match func(task) bool) (out []task, next string) {
-	x.mu.RLock()
+	x.rlock()
 	defer x.mu.RUnlock()
 	tree := x.all
 	if onlyActive {
@@ -211,14 +247,14 @@ func (x *taskIndex) page(after string, limit int, onlyActive bool, match func(ta
 
 // each calls f for every task in progress.
 func (x *taskIndex) each(f func(task)) {
-	x.mu.RLock()
+	x.rlock()
 	defer x.mu.RUnlock()
 	x.active.Scan(func(t task) bool { f(t); return true })
 }
 
 // ends gives how many tasks ended since the process began.
 func (x *taskIndex) ends() map[taskKey]int64 {
-	x.mu.RLock()
+	x.rlock()
 	defer x.mu.RUnlock()
 	out := make(map[taskKey]int64, len(x.totals))
 	for k, n := range x.totals {

@@ -166,18 +166,11 @@ func (s *Store) Commit(ctx context.Context, t *Txn) (int64, error) { return s.la
 
 // Ping asks etcd for an answer that needs its quorum.
 func (s *Store) Ping(ctx context.Context) error {
-	_, err := s.Head(ctx)
-	return err
-}
-
-// Head asks etcd, with its quorum, for its present revision. Keys that are not
-// ours count too, so the cache may stay below it where etcd is shared.
-func (s *Store) Head(ctx context.Context) (int64, error) {
-	r, err := s.cli.Get(ctx, s.prefix+"ping")
+	_, err := s.cli.Get(ctx, s.prefix+"ping")
 	if err != nil {
-		return 0, storeError(err)
+		return storeError(err)
 	}
-	return r.Header.Revision, nil
+	return nil
 }
 
 // GetRaw reads a key that is not a record straight from etcd. It gives nil and 0
