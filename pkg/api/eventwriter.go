@@ -183,7 +183,7 @@ func (s *Server) show(r model.Record) any {
 	case *model.Debt:
 		return wire.FromDebt(x)
 	case *model.Pool:
-		return s.poolObject(x)
+		return s.showPool(x)
 	case *model.Account:
 		e := ledgerEvent{PoolID: x.ID, Reserved: int64(x.Reserved)}
 		if p, ok := s.Store.Pools.Get(x.ID); ok {
@@ -192,12 +192,4 @@ func (s *Server) show(r model.Record) any {
 		return e
 	}
 	return nil
-}
-
-func (s *Server) poolObject(p *model.Pool) any {
-	var reserved model.Bytes
-	if a, ok := s.Store.Ledger.Get(p.ID); ok {
-		reserved = a.Reserved
-	}
-	return wire.FromPool(p, reserved)
 }

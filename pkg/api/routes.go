@@ -18,9 +18,14 @@ const tenantPrefix = "/" + wire.APIVersion + "/{tenantId}"
 // routes registers every resource. mux tries routes in this order, so what is
 // asked for most stands first, and what would match anything last.
 func (s *Server) routes(r *mux.Router) {
+	s.routesVolumes(r)
+	s.routesAttachments(r)
+	s.routesSnapshots(r)
+	s.routesDocks(r)
 	s.routesProfiles(r)
-	s.routesEvents(r)
-	s.routesOpenAPI(r)
+	s.routesHosts(r)
+	s.routesGroups(r)
+	s.routesWork(r)
 	s.routesVersions(r)
 }
 

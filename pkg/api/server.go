@@ -99,6 +99,9 @@ func newServer(d Deps) *Server {
 	if d.Leader == nil {
 		d.Leader = func() *db.LeaderInfo { return nil }
 	}
+	if d.Metrics == nil {
+		d.Metrics = prometheus.NewRegistry()
+	}
 	s := &Server{Deps: d, router: mux.NewRouter().SkipClean(true), locks: newKeyedLocks(), ids: newRequestIDs()}
 	s.stats = newStats(d.Metrics)
 	s.tasks, s.streams = newTaskIndex(d.Store, s.now), newStreams()
