@@ -95,3 +95,14 @@ func (b *Bytes) UnmarshalText(t []byte) error {
 	}
 	return err
 }
+
+// UnmarshalJSON reads the number that stands in stored records; UnmarshalText,
+// which is for configuration, would otherwise be asked for a string.
+func (b *Bytes) UnmarshalJSON(t []byte) error {
+	n, err := strconv.ParseInt(string(t), 10, 64)
+	if err != nil {
+		return fmt.Errorf("size %s is not a number of bytes", t)
+	}
+	*b = Bytes(n)
+	return nil
+}
