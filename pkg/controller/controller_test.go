@@ -238,19 +238,19 @@ func page[V any](m map[string]V, p drivers.Page) []V {
 	return out
 }
 
-func (m *memDock) ListVolumes(_ context.Context, _ string, p drivers.Page) ([]drivers.Volume, error) {
+func (m *memDock) ListVolumes(_ context.Context, _ fleet.Call, _ string, p drivers.Page) ([]drivers.Volume, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return page(m.vols, p), nil
 }
 
-func (m *memDock) ListSnapshots(_ context.Context, _ string, p drivers.Page) ([]drivers.Snapshot, error) {
+func (m *memDock) ListSnapshots(_ context.Context, _ fleet.Call, _ string, p drivers.Page) ([]drivers.Snapshot, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return page(m.snaps, p), nil
 }
 
-func (m *memDock) ListExports(_ context.Context, _ string, p drivers.Page) ([]drivers.LiveExport, error) {
+func (m *memDock) ListExports(_ context.Context, _ fleet.Call, _ string, p drivers.Page) ([]drivers.LiveExport, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return page(m.exports, p), nil
