@@ -57,6 +57,9 @@ func (r *rule) eval(l *view) outcome {
 	if v.kind == absent {
 		return missing
 	}
+	if v.kind == list && r.elements != nil {
+		return r.elements(l.a.listOf(v))
+	}
 	return r.test(v)
 }
 
@@ -88,7 +91,11 @@ func (r *rule) haveText(l *view) string {
 	if r.have != nil {
 		return r.have(l.c, l.a)
 	}
-	return r.value(l).show()
+	v := r.value(l)
+	if v.kind == list {
+		return showList(l.a.listOf(v))
+	}
+	return v.show()
 }
 
 // note says why a rule could not be evaluated; empty where it could.
@@ -242,7 +249,7 @@ func excludedRule(why map[string]string) *rule {
 
 // abilityRule wants the pool's driver to be able to do something.
 func abilityRule(need string) *rule {
-	w := wishContains([]value{textValue(need)})
+	w := wishContains(elements([]string{need}))
 	w.want = "contains " + clip(need)
 	r := attribute("abilities", "abilities", "the request", w)
 	r.summary = func(string) string { return "cannot " + clip(need) }
