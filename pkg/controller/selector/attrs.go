@@ -49,11 +49,15 @@ const (
 	slotAccessCapability
 	slotMinLifetime
 	slotRecoveryPointTime
+	slotFreeCapacity
+	slotProvisionedLimit
+	slotOverProvisioning
+	slotStatusReason
 	slotStatic // the number of slots that are filled when the Attrs are made
 
-	// Those below move with the ledger and are computed from the Candidate.
-	slotFreeCapacity
-	slotConsumedCapacity
+	// slotReservedCapacity moves with the ledger and is computed from the
+	// Candidate.
+	slotReservedCapacity
 	slotNamed // the number of named slots
 
 	slotAdvanced // below extras.advanced: looked up by key
@@ -96,7 +100,10 @@ var slotNames = [slotNamed]string{
 	slotProtectionRecoveryTime: "extras.dataProtection.recoveryTimeObjective",
 	slotReplicaType:            "extras.dataProtection.replicaType",
 	slotFreeCapacity:           "freeCapacity",
-	slotConsumedCapacity:       "consumedCapacity",
+	slotProvisionedLimit:       "provisionedLimit",
+	slotOverProvisioning:       "overProvisioningRatio",
+	slotStatusReason:           "statusReason",
+	slotReservedCapacity:       "reservedCapacity",
 }
 
 const advancedPrefix = "extras.advanced."
@@ -194,6 +201,10 @@ func NewAttrs(p *model.Pool) *Attrs {
 	v[slotDockID] = stated(p.DockID)
 	v[slotAvailabilityZone] = stated(p.AvailabilityZone)
 	v[slotTotalCapacity] = numberValue(float64(p.Total.GBFloor()))
+	v[slotFreeCapacity] = numberValue(float64(p.Free.GBFloor()))
+	v[slotProvisionedLimit] = numberValue(float64(a.limit.GBFloor()))
+	v[slotOverProvisioning] = numberValue(ratioOf(p))
+	v[slotStatusReason] = stated(p.Reason)
 	v[slotMultiAttach] = boolValue(p.MultiAttach)
 	v[slotStorageType] = stated(p.StorageType)
 	v[slotReplicationType] = stated(p.ReplicationType)
@@ -231,16 +242,24 @@ func NewAttrs(p *model.Pool) *Attrs {
 	return a
 }
 
+// ratioOf is the over-provisioning ratio, 1 where there is none.
+func ratioOf(p *model.Pool) float64 {
+	if p.OverProvisioning <= 0 {
+		return 1
+	}
+	return p.OverProvisioning
+}
+
 // setCapacity guards the arithmetic against figures that cannot be: a pool with
 // such a figure takes nothing, and says why.
 func (a *Attrs) setCapacity(p *model.Pool) {
-	r := p.OverProvisioning
+	r := ratioOf(p)
 	switch {
 	case p.Total < 0:
 		a.problem = "the pool's total capacity is negative"
 	case math.IsNaN(r) || math.IsInf(r, 0):
 		a.problem = "the pool's over-provisioning ratio is not a number"
-	case r > 0 && float64(p.Total)*r >= math.MaxInt64:
+	case float64(p.Total)*r >= math.MaxInt64:
 		a.problem = "the pool's over-provisioning ratio is too large"
 	default:
 		a.limit = p.Limit()

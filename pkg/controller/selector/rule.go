@@ -78,9 +78,7 @@ func (r *rule) otherValue(l *view) *value {
 		if v := l.a.advanced(r.key); v != nil {
 			return v
 		}
-	case r.slot == slotFreeCapacity && l.a.problem == "":
-		l.moving = numberValue(float64(max(l.a.free(l.c), 0).GBFloor()))
-	case r.slot == slotConsumedCapacity:
+	case r.slot == slotReservedCapacity:
 		l.moving = numberValue(float64(max(l.c.Reserved, 0).GBCeil()))
 	}
 	return &l.moving
