@@ -49,11 +49,15 @@ const (
 	slotAccessCapability
 	slotMinLifetime
 	slotRecoveryPointTime
+	slotFreeCapacity
+	slotProvisionedLimit
+	slotOverProvisioning
+	slotStatusReason
 	slotStatic // the number of slots that are filled when the Attrs are made
 
-	// Those below move with the ledger and are computed from the Candidate.
-	slotFreeCapacity
-	slotConsumedCapacity
+	// slotReservedCapacity moves with the ledger and is computed from the
+	// Candidate.
+	slotReservedCapacity
 	slotNamed // the number of named slots
 
 	slotAdvanced // below extras.advanced: looked up by key
@@ -96,7 +100,10 @@ var slotNames = [slotNamed]string{
 	slotProtectionRecoveryTime: "extras.dataProtection.recoveryTimeObjective",
 	slotReplicaType:            "extras.dataProtection.replicaType",
 	slotFreeCapacity:           "freeCapacity",
-	slotConsumedCapacity:       "consumedCapacity",
+	slotProvisionedLimit:       "provisionedLimit",
+	slotOverProvisioning:       "overProvisioningRatio",
+	slotStatusReason:           "statusReason",
+	slotReservedCapacity:       "reservedCapacity",
 }
 
 const advancedPrefix = "extras.advanced."
@@ -107,7 +114,7 @@ const (
 	maxAdvanced   = 256  // values below extras.advanced
 	maxDepth      = 8    // nested objects
 	maxList       = 256  // elements of a list
-	maxPoolText   = 4096 // bytes of a text
+	maxPoolText   = 1024 // bytes of a text
 	maxPathLength = 256  // bytes of a path
 )
 
@@ -152,12 +159,12 @@ func (k kind) String() string {
 }
 
 // value is one value of a pool. Texts are interned, so that comparing two is
-// comparing two pointers and touches no other memory.
+// comparing two pointers and touches no other memory. A value is half a cache
+// line; a test of the size says so.
 type value struct {
-	num  float64 // a number; 1 or 0 of a boolean
+	num  float64 // a number; 1 or 0 of a boolean; the index in Attrs.lists of a list
 	raw  unique.Handle[string]
 	fold unique.Handle[string] // raw in lower case
-	list *[]value
 	kind kind
 	// implied marks a boolean that the pool does not state: it is false, as in
 	// the pool's JSON.
@@ -175,6 +182,7 @@ type Attrs struct {
 	advKeys []unique.Handle[string] // the paths below extras.advanced
 	advVals []value
 	dropped int // values below extras.advanced that are not read
+	lists   [][]value
 	vals    [slotStatic]value
 }
 
@@ -193,13 +201,17 @@ func NewAttrs(p *model.Pool) *Attrs {
 	v[slotDockID] = stated(p.DockID)
 	v[slotAvailabilityZone] = stated(p.AvailabilityZone)
 	v[slotTotalCapacity] = numberValue(float64(p.Total.GBFloor()))
+	v[slotFreeCapacity] = numberValue(float64(p.Free.GBFloor()))
+	v[slotProvisionedLimit] = numberValue(float64(a.limit.GBFloor()))
+	v[slotOverProvisioning] = numberValue(ratioOf(p))
+	v[slotStatusReason] = stated(p.Reason)
 	v[slotMultiAttach] = boolValue(p.MultiAttach)
 	v[slotStorageType] = stated(p.StorageType)
 	v[slotReplicationType] = stated(p.ReplicationType)
 	v[slotReplicationDriverName] = stated(p.ReplicationName)
 	v[slotDriver] = stated(p.Driver)
 	v[slotBackend] = stated(p.Backend)
-	v[slotAbilities] = textList(p.Abilities)
+	v[slotAbilities] = a.listValue(p.Abilities)
 
 	ds := &p.Extras.DataStorage
 	v[slotRecoveryTime] = statedNumber(ds.RecoveryTimeObjective)
@@ -209,7 +221,7 @@ func NewAttrs(p *model.Pool) *Attrs {
 	v[slotCharacterCodeSet] = stated(ds.CharacterCodeSet)
 	v[slotMaxFileNameLength] = statedNumber(ds.MaxFileNameLengthBytes)
 	if len(ds.StorageAccessCapability) > 0 {
-		v[slotAccessCapability] = textList(ds.StorageAccessCapability)
+		v[slotAccessCapability] = a.listValue(ds.StorageAccessCapability)
 	}
 	io := &p.Extras.IOConnectivity
 	v[slotAccessProtocol] = stated(io.AccessProtocol)
@@ -230,16 +242,24 @@ func NewAttrs(p *model.Pool) *Attrs {
 	return a
 }
 
+// ratioOf is the over-provisioning ratio, 1 where there is none.
+func ratioOf(p *model.Pool) float64 {
+	if p.OverProvisioning <= 0 {
+		return 1
+	}
+	return p.OverProvisioning
+}
+
 // setCapacity guards the arithmetic against figures that cannot be: a pool with
 // such a figure takes nothing, and says why.
 func (a *Attrs) setCapacity(p *model.Pool) {
-	r := p.OverProvisioning
+	r := ratioOf(p)
 	switch {
 	case p.Total < 0:
 		a.problem = "the pool's total capacity is negative"
 	case math.IsNaN(r) || math.IsInf(r, 0):
 		a.problem = "the pool's over-provisioning ratio is not a number"
-	case r > 0 && float64(p.Total)*r >= math.MaxInt64:
+	case float64(p.Total)*r >= math.MaxInt64:
 		a.problem = "the pool's over-provisioning ratio is too large"
 	default:
 		a.limit = p.Limit()
@@ -263,7 +283,7 @@ func (a *Attrs) flatten(prefix string, m map[string]any, depth int) {
 			a.flatten(path+".", sub, depth+1)
 			continue
 		}
-		v := valueOf(m[k], true)
+		v := a.valueOf(m[k])
 		if v.kind == absent {
 			continue
 		}
@@ -337,16 +357,40 @@ func impliedBool(b *bool) value {
 	return boolValue(*b)
 }
 
-func textList(s []string) value {
-	l := make([]value, 0, min(len(s), maxList))
-	for _, x := range s[:min(len(s), maxList)] {
-		l = append(l, textValue(x))
+// valueOf turns a decoded JSON (or YAML) value of the pool into one of ours.
+func (a *Attrs) valueOf(x any) value {
+	switch x.(type) {
+	case []any, []string:
+		return a.listValue(x)
 	}
-	return value{kind: list, list: &l}
+	return scalar(x)
 }
 
-// valueOf turns a decoded JSON (or YAML) value into one of ours.
-func valueOf(x any, lists bool) value {
+func (a *Attrs) listValue(x any) value {
+	a.lists = append(a.lists, elements(x))
+	return value{kind: list, num: float64(len(a.lists) - 1)}
+}
+
+// listOf gives the elements of a list.
+func (a *Attrs) listOf(v *value) []value { return a.lists[int(v.num)] }
+
+// elements reads a list, maxList elements of it at most.
+func elements(x any) []value {
+	var out []value
+	switch t := x.(type) {
+	case []string:
+		for _, e := range t[:min(len(t), maxList)] {
+			out = append(out, textValue(e))
+		}
+	case []any:
+		for _, e := range t[:min(len(t), maxList)] {
+			out = append(out, scalar(e))
+		}
+	}
+	return out
+}
+
+func scalar(x any) value {
 	switch t := x.(type) {
 	case nil:
 		return value{}
@@ -354,18 +398,6 @@ func valueOf(x any, lists bool) value {
 		return boolValue(t)
 	case string:
 		return textValue(t)
-	case []string:
-		if lists {
-			return textList(t)
-		}
-	case []any:
-		if lists {
-			l := make([]value, 0, min(len(t), maxList))
-			for _, e := range t[:min(len(t), maxList)] {
-				l = append(l, valueOf(e, false))
-			}
-			return value{kind: list, list: &l}
-		}
 	}
 	if f, ok := toFloat(x); ok {
 		return numberValue(f)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,9 @@ type wish struct {
 	needs string // the type of value it can compare
 	cost  int8
 	test  func(*value) outcome
+	// elements takes the place of the test for a list; without it a list is of
+	// the wrong type.
+	elements func([]value) outcome
 	// unknown says which operator does not exist; such a wish is met by no
 	// pool.
 	unknown string
@@ -47,7 +51,8 @@ const (
 // Bounds of a wish, which comes from a client.
 const (
 	maxWishText     = 1024
-	maxPattern      = 512
+	maxPattern      = 256
+	maxPatternSize  = 500
 	maxAlternatives = 64
 )
 
@@ -139,14 +144,12 @@ func wishBool(want bool) wish {
 
 // wishContains wants every one of the values in a list.
 func wishContains(wants []value) wish {
-	l := value{kind: list, list: &wants}
-	return wish{want: "contains " + l.show(), short: "with all of " + l.show(), needs: "a list", cost: costWords,
-		test: func(v *value) outcome {
-			if v.kind != list {
-				return wrongType
-			}
+	l := showList(wants)
+	return wish{want: "contains " + l, short: "with all of " + l, needs: "a list", cost: costWords,
+		test: func(*value) outcome { return wrongType },
+		elements: func(have []value) outcome {
 			for _, w := range wants {
-				if !slices.ContainsFunc(*v.list, func(h value) bool { return sameTyped(w, h) }) {
+				if !slices.ContainsFunc(have, func(h value) bool { return sameTyped(w, h) }) {
 					return fail
 				}
 			}
@@ -193,20 +196,19 @@ func parseWish(x any) (wish, error) {
 }
 
 func parseList(x any) (wish, error) {
-	v := valueOf(x, true)
-	n := len(*v.list)
-	if n == 0 {
+	l := elements(x)
+	if len(l) == 0 {
 		return wish{}, fmt.Errorf("an empty list asks for nothing; leave the key out")
 	}
-	if a, ok := x.([]any); n > maxAlternatives || ok && len(a) > maxAlternatives {
+	if len(l) > maxAlternatives {
 		return wish{}, fmt.Errorf("a list may have at most %d elements", maxAlternatives)
 	}
-	for _, e := range *v.list {
+	for _, e := range l {
 		if e.kind == absent || e.kind == other {
 			return wish{}, fmt.Errorf("a list may hold texts, numbers, true and false only")
 		}
 	}
-	return wishContains(*v.list), nil
+	return wishContains(l), nil
 }
 
 // parseText reads an operator and what follows it. A text without an operator is
@@ -351,6 +353,13 @@ func parsePattern(pattern string) (wish, error) {
 	if len(pattern) > maxPattern {
 		return wish{}, fmt.Errorf("the regular expression is longer than %d bytes", maxPattern)
 	}
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return wish{}, fmt.Errorf("<in> has a regular expression that cannot be read: %v", err)
+	}
+	if patternSize(tree) > maxPatternSize {
+		return wish{}, fmt.Errorf("<in> has a regular expression that repeats too much; written out it may have at most %d parts", maxPatternSize)
+	}
 	re, err := regexp.Compile(pattern)
 	if err != nil {
 		return wish{}, fmt.Errorf("<in> has a regular expression that cannot be read: %v", err)
@@ -364,6 +373,23 @@ func parsePattern(pattern string) (wish, error) {
 		return verdict(re.MatchString(v.raw.Value()))
 	}
 	return w, nil
+}
+
+// patternSize is about how many parts an expression has when its counted
+// repetitions are written out: a few letters ("(a{99}){10}") can ask for a
+// search that takes seconds for each pool.
+func patternSize(re *syntax.Regexp) int {
+	n := 1
+	if re.Op == syntax.OpLiteral {
+		n = max(1, len(re.Rune))
+	}
+	if len(re.Sub) > 0 && re.Op == syntax.OpRepeat {
+		return min(patternSize(re.Sub[0])*max(re.Min, re.Max, 1), maxPatternSize+1)
+	}
+	for _, sub := range re.Sub {
+		n += patternSize(sub)
+	}
+	return min(n, maxPatternSize+1)
 }
 
 // parseAlternatives reads what follows the first <or>: alternatives of which

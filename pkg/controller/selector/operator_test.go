@@ -155,6 +155,7 @@ func TestOperators(t *testing.T) {
 		{adv + "diskType", `"<in> ^s"`, false, ""},
 		{adv + "diskType", `"<in> (?i)^s"`, true, ""},
 		{adv + "label", `"<in> Solid State"`, true, ""},
+		{adv + "label", `"<in> ^[\\w ]{3,40}$"`, true, ""},
 		{"totalCapacity", `"<in> 1"`, false, "needs a text"},
 		// Alternatives.
 		{adv + "diskType", `"<or> SSD <or> NVME"`, true, ""},
@@ -308,6 +309,8 @@ func TestMalformedWishes(t *testing.T) {
 		{"capabilities:x", `"<in>"`, "regular expression"},
 		{"capabilities:x", `"<in> ("`, "cannot be read"},
 		{"capabilities:x", `"<in> ` + strings.Repeat("a", maxPattern+1) + `"`, "longer than"},
+		{"capabilities:x", `"<in> (a{30}){30}"`, "repeats too much"},
+		{"capabilities:x", `"<in> (a|b){1000}"`, "repeats too much"},
 		{"capabilities:x", `"<or>"`, "followed by nothing"},
 		{"capabilities:x", `"<or> a <or>"`, "followed by nothing"},
 		{"capabilities:x", `"<or> >= 5"`, "plain value"},

@@ -160,6 +160,9 @@ func (r *Request) check() error {
 		return model.Invalid("size", "size is %s; it must not be negative", r.Size)
 	case r.Held < 0 || r.Held > math.MaxInt64/4 || r.Size > math.MaxInt64/4:
 		return model.Invalid("size", "size is beyond what any pool can be")
+	case r.RequirePoolID == "" && r.RequireWhy != "":
+		// Anywhere would be wrong: a clone would miss its source.
+		return model.Invalid("poolId", "it can be in one pool only (%s), and that pool is not known", clip(r.RequireWhy))
 	case len(r.Needs) > maxNeeds:
 		return model.Invalid("needs", "%d abilities are needed; at most %d may be", len(r.Needs), maxNeeds)
 	case len(r.Excluded) > maxExcluded:

@@ -57,6 +57,9 @@ func (r *rule) eval(l *view) outcome {
 	if v.kind == absent {
 		return missing
 	}
+	if v.kind == list && r.elements != nil {
+		return r.elements(l.a.listOf(v))
+	}
 	return r.test(v)
 }
 
@@ -75,9 +78,7 @@ func (r *rule) otherValue(l *view) *value {
 		if v := l.a.advanced(r.key); v != nil {
 			return v
 		}
-	case r.slot == slotFreeCapacity && l.a.problem == "":
-		l.moving = numberValue(float64(max(l.a.free(l.c), 0).GBFloor()))
-	case r.slot == slotConsumedCapacity:
+	case r.slot == slotReservedCapacity:
 		l.moving = numberValue(float64(max(l.c.Reserved, 0).GBCeil()))
 	}
 	return &l.moving
@@ -88,7 +89,11 @@ func (r *rule) haveText(l *view) string {
 	if r.have != nil {
 		return r.have(l.c, l.a)
 	}
-	return r.value(l).show()
+	v := r.value(l)
+	if v.kind == list {
+		return showList(l.a.listOf(v))
+	}
+	return v.show()
 }
 
 // note says why a rule could not be evaluated; empty where it could.
@@ -242,7 +247,7 @@ func excludedRule(why map[string]string) *rule {
 
 // abilityRule wants the pool's driver to be able to do something.
 func abilityRule(need string) *rule {
-	w := wishContains([]value{textValue(need)})
+	w := wishContains(elements([]string{need}))
 	w.want = "contains " + clip(need)
 	r := attribute("abilities", "abilities", "the request", w)
 	r.summary = func(string) string { return "cannot " + clip(need) }

@@ -1,12 +1,15 @@
 package selector
 
 import (
+	"encoding/json"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/osds-io/osds/pkg/model"
+	"github.com/osds-io/osds/pkg/model/wire"
 )
 
 var now = time.Date(2026, 11, 20, 21, 40, 25, 0, time.UTC)
@@ -117,10 +120,13 @@ func TestRules(t *testing.T) {
 		{"replica", profile(`{"replication":{"dataProtection":{"replicaType":"Mirror"}}}`), dp + "replicaType", "== Mirror", "Mirror", true, ""},
 		{"replica", profile(`{"replication":{"dataProtection":{"replicaType":"Snapshot"}}}`), dp + "replicaType", "== Snapshot", "Mirror", false, "accept"},
 
-		{"free by capability", profile(`{"custom":{"capabilities:freeCapacity":">= 90"}}`), "freeCapacity", ">= 90", "90", true, ""},
-		{"free by capability", profile(`{"custom":{"capabilities:freeCapacity":">= 90.5"}}`), "freeCapacity", ">= 90.5", "90", false, "accept freeCapacity 90 instead of >= 90.5"},
-		{"consumed by capability", profile(`{"custom":{"capabilities:consumedCapacity":"<= 10"}}`), "consumedCapacity", "<= 10", "10", true, ""},
-		{"consumed by capability", profile(`{"custom":{"capabilities:consumedCapacity":"< 10"}}`), "consumedCapacity", "< 10", "10", false, "accept"},
+		{"free by capability", profile(`{"custom":{"capabilities:freeCapacity":"> 89"}}`), "freeCapacity", "> 89", "90", true, ""},
+		{"free by capability", profile(`{"custom":{"capabilities:freeCapacity":"> 90"}}`), "freeCapacity", "> 90", "90", false, "accept freeCapacity 90 instead of > 90"},
+		{"full is a value", without(`{"custom":{"capabilities:freeCapacity":"< 1"}}`, func(p *model.Pool) { p.Free, p.OverProvisioning = 0, 2 }), "freeCapacity", "< 1", "0", true, ""},
+		{"reserved by capability", profile(`{"custom":{"capabilities:reservedCapacity":"<= 10"}}`), "reservedCapacity", "<= 10", "10", true, ""},
+		{"reserved by capability", profile(`{"custom":{"capabilities:reservedCapacity":"< 10"}}`), "reservedCapacity", "< 10", "10", false, "accept"},
+		{"ratio by capability", profile(`{"custom":{"capabilities:overProvisioningRatio":"== 1"}}`), "overProvisioningRatio", "== 1", "1", true, ""},
+		{"ratio by capability", profile(`{"custom":{"capabilities:overProvisioningRatio":"> 1"}}`), "overProvisioningRatio", "> 1", "1", false, "accept"},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name+" "+tc.want, func(t *testing.T) {
@@ -327,6 +333,7 @@ func TestBadRequests(t *testing.T) {
 	}{
 		"size":     {Request{Size: -1}, "size"},
 		"held":     {Request{Held: -1}, "size"},
+		"nowhere":  {Request{RequireWhy: "its source is there"}, "poolId"},
 		"huge":     {Request{Size: math.MaxInt64, Held: math.MaxInt64}, "size"},
 		"needs":    {Request{Needs: make([]string, maxNeeds+1)}, "needs"},
 		"profiles": {Request{Profiles: manyProfiles(maxProfiles + 1)}, "profiles"},
@@ -345,6 +352,61 @@ func manyProfiles(n int) []*model.Profile {
 		out[i] = &model.Profile{}
 	}
 	return out
+}
+
+// What a profile may name is what GET /pools shows: the same paths, the same
+// values.
+func TestAttrsAreTheWire(t *testing.T) {
+	full := richPool()
+	full.Description, full.Backend, full.Reason, full.OverProvisioning = "described", "lvm-1", "because", 2.5
+	full.Extras.DataProtection.MinLifetime, full.Extras.DataProtection.RecoveryPointObjectiveTime = "P1Y", "PT1H"
+	bare := &model.Pool{Meta: model.Meta{ID: "bare"}}
+	for _, p := range []*model.Pool{full, bare} {
+		c := Candidate{Pool: p, Attrs: NewAttrs(p), Reserved: 10*model.GiB + 1}
+		data, err := json.Marshal(wire.FromPool(p, c.Reserved))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var decoded map[string]any
+		if err := json.Unmarshal(data, &decoded); err != nil {
+			t.Fatal(err)
+		}
+		delete(decoded, "createdAt")
+		delete(decoded, "updatedAt")
+		n := 0
+		eachLeaf("", decoded, func(path string, x any) {
+			n++
+			r := attribute(path, path, "the test", wish{})
+			l := &view{c: &c, a: c.Attrs}
+			v := r.value(l)
+			if r.slot == slotUnknown || v.kind == absent {
+				t.Errorf("%s: the wire shows %v, no rule can see it", path, x)
+				return
+			}
+			var same bool
+			if elems, ok := x.([]any); ok {
+				same = v.kind == list && slices.EqualFunc(elements(elems), l.a.listOf(v), sameTyped)
+			} else {
+				same = sameTyped(scalar(x), *v)
+			}
+			if !same {
+				t.Errorf("%s: the wire shows %v, rules see %s", path, x, r.haveText(l))
+			}
+		})
+		if p == full && n < int(slotNamed) {
+			t.Errorf("the wire shows %d values, %d slots", n, slotNamed)
+		}
+	}
+}
+
+func eachLeaf(prefix string, m map[string]any, f func(string, any)) {
+	for k, x := range m {
+		if sub, ok := x.(map[string]any); ok {
+			eachLeaf(prefix+k+".", sub, f)
+		} else {
+			f(prefix+k, x)
+		}
+	}
 }
 
 // Values of a pool that comes from a dock are bounded and cannot fool a rule.
@@ -375,7 +437,7 @@ func TestHostilePool(t *testing.T) {
 	}{
 		"nan":   {"!= 1", false},
 		"nil":   {"x", false},
-		"long":  {"<in> ^x+$", true},
+		"long":  {"<in> ^x{9}x*$", true},
 		"a.b":   {1.0, true},
 		"mixed": {[]any{"x"}, true},
 		"ints":  {[]any{1, 2.0, 3.0}, true},

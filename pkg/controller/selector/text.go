@@ -49,20 +49,22 @@ func (v value) show() string {
 		return formatNumber(v.num)
 	case text:
 		return clip(v.raw.Value())
-	case list:
-		parts := make([]string, 0, maxListShown+1)
-		for i, e := range *v.list {
-			if i == maxListShown {
-				parts = append(parts, "...")
-				break
-			}
-			parts = append(parts, e.show())
-		}
-		return "[" + strings.Join(parts, ", ") + "]"
 	case other:
 		return "(an object)"
 	}
 	return ""
+}
+
+func showList(l []value) string {
+	parts := make([]string, 0, maxListShown+1)
+	for i, e := range l {
+		if i == maxListShown {
+			parts = append(parts, "...")
+			break
+		}
+		parts = append(parts, e.show())
+	}
+	return "[" + strings.Join(parts, ", ") + "]"
 }
 
 // gbFloor and gbCeil write a size in GB with one decimal at most. What a pool
