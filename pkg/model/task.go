@@ -117,3 +117,54 @@ func (t *Task) Clone() *Task {
 	c.History = append([]StepDone(nil), t.History...)
 	return &c
 }
+
+// firstStep is where a task of a kind begins, by resource.
+var firstStep = map[Resource]map[TaskKind]Step{
+	ResVolume:     {TaskCreate: StepPlace, TaskDelete: StepRemove, TaskExtend: StepReserve, TaskRevert: StepApply},
+	ResSnapshot:   {TaskCreate: StepReserve, TaskDelete: StepRemove},
+	ResAttachment: {TaskCreate: StepExport, TaskDelete: StepUnexport},
+	ResGroup:      {TaskCreate: StepPlace, TaskUpdate: StepMembers, TaskDelete: StepMembers},
+	ResDebt:       {TaskSettle: StepRemove},
+}
+
+// NewTask makes the task that starts an operation on a record; it is written in
+// the same transaction as the record's transitional status. prev is the status
+// to go back to if the operation fails without effect.
+func NewTask(res Resource, kind TaskKind, prev Status, requestID string, now time.Time) *Task {
+	return &Task{
+		ID: NewID(), Kind: kind, State: TaskPending, Step: firstStep[res][kind],
+		CreatedAt: now.UTC(), RequestID: requestID, PrevStatus: prev,
+	}
+}
+
+// Begin moves the task to a step: the one before is entered in the history.
+func (t *Task) Begin(step Step, now time.Time) {
+	t.done(now)
+	t.Step, t.State = step, TaskRunning
+	t.Attempts, t.LastError, t.ErrorKind, t.NextRun = 0, "", "", time.Time{}
+}
+
+// End ends the task.
+func (t *Task) End(state TaskState, now time.Time) {
+	t.done(now)
+	t.State, t.EndedAt, t.NextRun = state, now.UTC(), time.Time{}
+}
+
+// Fail remembers why the task is going to fail while what it did is undone.
+func (t *Task) Fail(err error) {
+	t.Failure, t.FailureKind = err.Error(), KindOf(err)
+}
+
+// Missed notes a failed attempt of the current step and when to try again.
+func (t *Task) Missed(err error, next time.Time) {
+	t.Attempts++
+	t.State, t.LastError, t.ErrorKind, t.NextRun = TaskWaiting, err.Error(), KindOf(err), next.UTC()
+}
+
+func (t *Task) done(now time.Time) {
+	h := append(append([]StepDone(nil), t.History...), StepDone{Step: t.Step, At: now.UTC(), Attempts: t.Attempts, Error: t.LastError})
+	if len(h) > MaxHistory {
+		h = h[len(h)-MaxHistory:]
+	}
+	t.History = h
+}

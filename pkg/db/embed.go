@@ -1,0 +1,207 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/osds-io/osds/pkg/model"
+)
+
+// Embedded says how to run the etcd member inside this process.
+type Embedded struct {
+	// Dir holds the member's data and the instance file. It is locked: two
+	// processes never share it.
+	Dir string
+	// ListenClient is a URL for other clients (a second osdslet, etcdctl).
+	// Empty: a unix socket in Dir, which only this user can reach.
+	ListenClient string
+	// Quota bounds the database's size in bytes; 0 means 8 GiB.
+	Quota int64
+}
+
+type member struct {
+	etcd *embed.Etcd
+	lock *os.File
+	log  *etcdLog
+}
+
+// startMember starts the embedded member and waits until it serves.
+func startMember(ctx context.Context, c Embedded, log *logrus.Entry) (*member, *clientv3.Client, error) {
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("etcd data directory: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := &member{lock: lock, log: &etcdLog{log: log}}
+	cfg, cleanup, err := memberConfig(dir, c, m.log)
+	if err != nil {
+		m.stop()
+		return nil, nil, err
+	}
+	defer cleanup()
+	if m.etcd, err = embed.StartEtcd(cfg); err != nil {
+		m.stop()
+		return nil, nil, fmt.Errorf("start embedded etcd in %s: %w", dir, err)
+	}
+	select {
+	case <-m.etcd.Server.ReadyNotify():
+	case err := <-m.etcd.Err():
+		m.stop()
+		return nil, nil, fmt.Errorf("embedded etcd in %s: %w", dir, err)
+	case <-ctx.Done():
+		m.stop()
+		return nil, nil, fmt.Errorf("embedded etcd in %s is not ready: %w", dir, ctx.Err())
+	}
+	return m, v3client.New(m.etcd.Server), nil
+}
+
+func memberConfig(dir string, c Embedded, core zapcore.Core) (*embed.Config, func(), error) {
+	cfg := embed.NewConfig()
+	cfg.Name = "osds"
+	cfg.Dir = filepath.Join(dir, "member")
+	// Sockets stand in the data directory, whose mode keeps other users out:
+	// nobody can reach the store around the API's authorisation. A socket path
+	// has at most 107 bytes, so a long directory gets a short private one.
+	sockDir, cleanup := dir, func() {}
+	if len(dir) > 80 {
+		t, err := os.MkdirTemp("", "osds-etcd-")
+		if err != nil {
+			return nil, cleanup, err
+		}
+		sockDir = t
+		cleanup = func() { /* the sockets live as long as the member */ }
+	}
+	for _, s := range []string{"client.sock", "peer.sock"} {
+		// Left by a process that was killed; the directory's lock says that
+		// nobody serves it.
+		if err := os.Remove(filepath.Join(sockDir, s)); err != nil && !os.IsNotExist(err) {
+			return nil, cleanup, err
+		}
+	}
+	peer := url.URL{Scheme: "unix", Path: filepath.Join(sockDir, "peer.sock")}
+	client := url.URL{Scheme: "unix", Path: filepath.Join(sockDir, "client.sock")}
+	if c.ListenClient != "" {
+		u, err := url.Parse(c.ListenClient)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "unix") {
+			return nil, cleanup, model.Invalid("etcd.embedded.listenClient", "%q is not a URL such as http://127.0.0.1:2379", c.ListenClient)
+		}
+		client = *u
+	}
+	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(core))
+	cfg.QuotaBackendBytes = c.Quota
+	if c.Quota == 0 {
+		cfg.QuotaBackendBytes = 8 << 30
+	}
+	// Five minutes of history are enough for an event stream to resume from;
+	// more would be paid for in disk at a high rate of change.
+	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = "periodic", "5m"
+	// One member has no slow follower to keep entries for: a long raft log
+	// would only be memory.
+	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 2000, 100
+	cfg.WatchProgressNotifyInterval = 5 * time.Second
+	return cfg, cleanup, nil
+}
+
+// lockDir takes the directory's lock for the life of the process.
+func lockDir(dir string) (*os.File, error) {
+	p := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(p, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, model.Errorf(model.KindBusy, "data directory %s is in use by another osdslet (%v); stop it or choose another --data-dir", dir, err)
+	}
+	return f, nil
+}
+
+func (m *member) stop() {
+	m.log.quiet.Store(true) // it calls the end of its listeners an error
+	if m.etcd != nil {
+		m.etcd.Close()
+		<-m.etcd.Server.StopNotify()
+	}
+	if m.lock != nil {
+		m.lock.Close()
+	}
+}
+
+// instanceID gives the id kept in dir, making it at first. A process that holds
+// the directory's lock knows that no other process has this id now, which lets
+// it take its own stale leadership back without waiting for the lease.
+func instanceID(dir string) (string, error) {
+	p := filepath.Join(dir, "instance")
+	b, err := os.ReadFile(p)
+	if err == nil && model.ValidUUID(strings.TrimSpace(string(b))) {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if err != nil && !os.IsNotExist(err) {
+		return "", err
+	}
+	id := model.NewID()
+	tmp := p + ".tmp"
+	if err := os.WriteFile(tmp, []byte(id+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	return id, os.Rename(tmp, p)
+}
+
+// etcdLog passes the member's errors on to our log; the rest is its own affair.
+type etcdLog struct {
+	log   *logrus.Entry
+	quiet atomic.Bool
+}
+
+// Enabled is true for errors until the member is being stopped.
+func (l *etcdLog) Enabled(lv zapcore.Level) bool {
+	return lv >= zapcore.ErrorLevel && !l.quiet.Load()
+}
+
+// With ignores fields of the member's sub-loggers.
+func (l *etcdLog) With([]zapcore.Field) zapcore.Core { return l }
+
+// Check adds the core where Enabled.
+func (l *etcdLog) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if l.Enabled(e.Level) {
+		return c.AddCore(e, l)
+	}
+	return c
+}
+
+// Write logs one entry with its fields.
+func (l *etcdLog) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(enc)
+	}
+	l.log.WithFields(enc.Fields).Error("etcd: " + e.Message)
+	return nil
+}
+
+// Sync has nothing to do.
+func (l *etcdLog) Sync() error { return nil }

@@ -1,0 +1,89 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/osds-io/osds/pkg/model"
+)
+
+func open(t testing.TB) *Store {
+	t.Helper()
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	s, err := Open(ctx, Config{Embedded: Embedded{Dir: dir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func volume(i int) *model.Volume {
+	return &model.Volume{
+		Meta:   model.Meta{ID: model.NewID(), TenantID: fmt.Sprintf("t%d", i%3), Name: fmt.Sprintf("v%05d", i), CreatedAt: time.Now().UTC()},
+		Size:   model.FromGB(int64(i%7 + 1)),
+		Status: model.StatusAvailable, ProfileID: fmt.Sprintf("p%d", i%5), PoolID: fmt.Sprintf("pool%d", i%2),
+		AvailabilityZone: "default",
+	}
+}
+
+func TestConcurrentCreatesAreAllSeen(t *testing.T) {
+	s := open(t)
+	const n = 2000
+	var wg sync.WaitGroup
+	var fail atomic.Int64
+	for w := range 64 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := w; i < n; i += 64 {
+				v := volume(i)
+				rev, err := s.Commit(context.Background(), (&Txn{Label: "t"}).Create(v))
+				if err != nil {
+					t.Error(err)
+					fail.Add(1)
+					continue
+				}
+				if err := s.WaitRev(context.Background(), rev); err != nil {
+					t.Error(err)
+				}
+				got, ok := s.Volumes.Get(v.ID)
+				if !ok || got.Rev != rev || got.Name != v.Name {
+					t.Errorf("own write not read: %v %v", ok, got)
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	if s.Volumes.Len() != n {
+		t.Fatalf("%d volumes, want %d", s.Volumes.Len(), n)
+	}
+	st := s.Stats()
+	if st.Changes != n || st.Txns >= n {
+		t.Errorf("no group commit: %+v", st)
+	}
+}
+
+func BenchmarkCreate128(b *testing.B) {
+	s := open(b)
+	var i atomic.Int64
+	b.SetParallelism(64)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			v := volume(int(i.Add(1)))
+			rev, err := s.Commit(context.Background(), (&Txn{Label: "t"}).Create(v))
+			if err != nil {
+				b.Error(err)
+			}
+			_ = s.WaitRev(context.Background(), rev)
+		}
+	})
+	st := s.Stats()
+	b.ReportMetric(float64(st.Changes)/float64(st.Txns), "changes/txn")
+}

@@ -1,0 +1,201 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/osds-io/osds/pkg/model"
+)
+
+// loadPage is how many keys one range of the first load reads.
+const loadPage = 5000
+
+// load reads everything at one revision into the tables and gives the revision.
+// Ranges are read while the one before is being decoded.
+func (s *Store) load(ctx context.Context) (int64, error) {
+	type page struct {
+		kvs []*mvccpb.KeyValue
+		err error
+	}
+	pages := make(chan page, 2)
+	var rev int64
+	go func() {
+		defer close(pages)
+		from, end := s.prefix, clientv3.GetPrefixRangeEnd(s.prefix)
+		for {
+			opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(loadPage), clientv3.WithRev(rev)}
+			r, err := s.cli.Get(ctx, from, opts...)
+			if err != nil {
+				pages <- page{err: fmt.Errorf("load the store: %w", err)}
+				return
+			}
+			if rev == 0 {
+				rev = r.Header.Revision
+			}
+			pages <- page{kvs: r.Kvs}
+			if !r.More || len(r.Kvs) == 0 {
+				return
+			}
+			from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
+		}
+	}()
+	seen := map[model.Resource]map[string]bool{}
+	for p := range pages {
+		if p.err != nil {
+			return 0, p.err
+		}
+		recs, err := s.decodeAll(p.kvs)
+		if err != nil {
+			return 0, err
+		}
+		s.mu.Lock()
+		for _, r := range recs {
+			if r == nil {
+				continue
+			}
+			s.tables[r.Res()].put(r)
+			if seen[r.Res()] == nil {
+				seen[r.Res()] = map[string]bool{}
+			}
+			seen[r.Res()][r.Base().ID] = true
+		}
+		s.mu.Unlock()
+	}
+	// After a compaction the tables may hold what is gone by now.
+	s.mu.Lock()
+	for res, t := range s.tables {
+		for _, id := range t.ids() {
+			if !seen[res][id] {
+				t.remove(id)
+			}
+		}
+	}
+	s.mu.Unlock()
+	s.advance(rev)
+	return rev, nil
+}
+
+// decodeAll decodes a page on both of two cores; records are nil for keys that
+// are none.
+func (s *Store) decodeAll(kvs []*mvccpb.KeyValue) ([]model.Record, error) {
+	recs := make([]model.Record, len(kvs))
+	errs := make([]error, 2)
+	var wg sync.WaitGroup
+	for w := range 2 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := w; i < len(kvs); i += 2 {
+				res, _ := s.split(string(kvs[i].Key))
+				t, ok := s.tables[res]
+				if !ok {
+					continue
+				}
+				r, err := t.decode(kvs[i].Value, nil, kvs[i].ModRevision)
+				if err != nil {
+					errs[w] = fmt.Errorf("key %s: %w", kvs[i].Key, err)
+					return
+				}
+				recs[i] = r
+			}
+		}()
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return recs, nil
+}
+
+// watch applies every change after rev until the store closes. If history was
+// compacted away, everything is loaded again and streams are told so.
+func (s *Store) watch(rev int64) {
+	defer s.wg.Done()
+	for s.ctx.Err() == nil {
+		ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(s.ctx))
+		ch := s.cli.Watch(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithRev(rev+1), clientv3.WithProgressNotify())
+		for r := range ch {
+			if r.Err() != nil {
+				if r.CompactRevision != 0 {
+					s.log.Warn("the watch fell behind the store's compaction; loading everything again")
+					if n, err := s.load(s.ctx); err == nil {
+						rev = n
+						s.hub.reset(rev)
+					}
+				}
+				break
+			}
+			s.apply(r.Events)
+			rev = max(rev, r.Header.Revision)
+			s.advance(rev)
+		}
+		cancel()
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+// apply puts events into the tables, one revision at a time, and hands them to
+// the subscribers.
+func (s *Store) apply(evs []*clientv3.Event) {
+	for len(evs) > 0 {
+		rev := evs[0].Kv.ModRevision
+		n := 1
+		for n < len(evs) && evs[n].Kv.ModRevision == rev {
+			n++
+		}
+		out := s.applyRevision(rev, evs[:n])
+		s.advance(rev)
+		s.hub.publish(rev, out)
+		evs = evs[n:]
+	}
+}
+
+func (s *Store) applyRevision(rev int64, evs []*clientv3.Event) []Event {
+	recs := make([]model.Record, len(evs))
+	for i, e := range evs {
+		res, _ := s.split(string(e.Kv.Key))
+		t, ok := s.tables[res]
+		if !ok || e.Type == clientv3.EventTypeDelete {
+			continue
+		}
+		r, err := t.decode(e.Kv.Value, s.expect.take(string(e.Kv.Key), e.Kv.Value), rev)
+		if err != nil {
+			// Written by a newer version or by hand; it must not stop the rest.
+			s.log.WithError(err).Errorf("cannot read %s at revision %d", e.Kv.Key, rev)
+			continue
+		}
+		recs[i] = r
+	}
+	out := make([]Event, 0, len(evs))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, e := range evs {
+		res, id := s.split(string(e.Kv.Key))
+		t, ok := s.tables[res]
+		switch {
+		case !ok:
+		case e.Type == clientv3.EventTypeDelete:
+			if old := t.remove(id); old != nil {
+				out = append(out, Event{Rev: rev, N: len(out), Type: Deleted, Rec: old})
+			}
+		case recs[i] != nil:
+			typ := Updated
+			old := t.put(recs[i])
+			if old == nil {
+				typ = Created
+			}
+			out = append(out, Event{Rev: rev, N: len(out), Type: typ, Rec: recs[i], Old: old})
+		}
+	}
+	return out
+}
