@@ -2,13 +2,12 @@ package sample
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"sort"
 	"strings"
 	"time"
 
-	"github.com/osds-io/osds/internal/strictyaml"
+	"github.com/osds-io/osds/internal/conf"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -27,17 +26,13 @@ type config struct {
 }
 
 type poolConfig struct {
-	ID                    string           `yaml:"id"`
-	Description           string           `yaml:"description"`
-	Capacity              model.Bytes      `yaml:"capacity"`
-	Count                 int              `yaml:"count"`
-	OverProvisioningRatio float64          `yaml:"overProvisioningRatio"`
-	AvailabilityZone      string           `yaml:"availabilityZone"`
-	StorageType           string           `yaml:"storageType"`
-	MultiAttach           bool             `yaml:"multiAttach"`
-	Unusable              string           `yaml:"unusable"`
-	Lacks                 []string         `yaml:"lacks"`
-	Extras                model.PoolExtras `yaml:"extras"`
+	drivers.PoolConfig
+	ID                    string      `yaml:"id"`
+	Capacity              model.Bytes `yaml:"capacity"`
+	Count                 int         `yaml:"count"`
+	OverProvisioningRatio float64     `yaml:"overProvisioningRatio"`
+	Unusable              string      `yaml:"unusable"`
+	Lacks                 []string    `yaml:"lacks"`
 }
 
 // failure makes some calls of one operation fail.
@@ -98,61 +93,46 @@ func load(path string) (config, error) {
 	if path == "" {
 		return defaults(), nil
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return config{}, model.Errorf(model.KindInvalid, "the sample driver's configuration cannot be read: %w", err)
-	}
-	return parse(path, data)
+	var c config
+	err := conf.Load(&c, conf.Options{Name: "sample", File: path})
+	return c, err
 }
 
 func parse(name string, data []byte) (config, error) {
 	var c config
-	if err := strictyaml.Decode(name, data, &c); err != nil {
-		return c, err
-	}
+	err := conf.Parse(&c, name, data)
+	return c, err
+}
+
+// Validate checks the configuration and fills in defaults.
+func (c *config) Validate() error {
 	if len(c.Pool) == 0 {
 		c.Pool = defaults().Pool
 	}
-	if err := c.check(); err != nil {
-		e := model.AsError(err)
-		return c, &model.Error{Kind: e.Kind, Field: e.Field, Message: name + ": " + e.Message}
-	}
-	return c, nil
-}
-
-func (c *config) check() error {
 	if c.Jitter < 0 || c.Jitter > 1 {
-		return model.Invalid("jitter", "jitter must be from 0 to 1, not %v", c.Jitter)
+		return model.Invalid("jitter", "must be from 0 to 1, not %v", c.Jitter)
 	}
 	for op, l := range c.Latency {
-		known := append(ops(), defaultOp)
-		if !slices.Contains(known, op) {
-			return model.Invalid("latency."+op, "latency.%s: unknown operation; %s", op, strictyaml.Suggest(op, known))
+		if known := append(ops(), defaultOp); !slices.Contains(known, op) {
+			return model.Invalid("latency."+op, "unknown operation; %s", meant(op, known))
 		}
 		if l < 0 || l > maxLatency {
-			return model.Invalid("latency."+op, "latency.%s must be from 0s to %s, not %s", op, maxLatency, l)
+			return model.Invalid("latency."+op, "must be from 0s to %s, not %s", maxLatency, l)
 		}
 	}
 	for i, f := range c.Failures {
-		at := fmt.Sprintf("failures[%d]", i)
-		if known := append(ops(), anyOp); !slices.Contains(known, f.Op) {
-			return model.Invalid(at+".op", "%s.op %q is not an operation; %s", at, f.Op, strictyaml.Suggest(f.Op, known))
-		}
-		if f.Rate < 0 || f.Rate > 1 {
-			return model.Invalid(at+".rate", "%s.rate must be from 0 to 1, not %v", at, f.Rate)
-		}
-		switch {
-		case f.Lost && f.Kind != "" && f.Kind != model.KindUnknownOutcome:
-			return model.Invalid(at+".kind", "%s: a lost answer is always unknownOutcome; leave kind out", at)
-		case !f.Lost && !slices.Contains(failureKinds(), string(f.Kind)):
-			return model.Invalid(at+".kind", "%s.kind %q is not an error kind; %s", at, f.Kind, strictyaml.Suggest(string(f.Kind), failureKinds()))
+		if err := f.check(); err != nil {
+			return drivers.Prefixed(fmt.Sprintf("failures[%d]", i), err)
 		}
 	}
 	total := 0
 	for _, name := range sortedNames(c.Pool) {
-		p := c.Pool[name]
-		if err := p.check(name); err != nil {
+		if err := drivers.CheckPoolName(name); err != nil {
 			return err
+		}
+		p := c.Pool[name]
+		if err := p.check(); err != nil {
+			return drivers.Prefixed("pool."+name, err)
 		}
 		c.Pool[name] = p
 		if total += p.Count; total > maxPools {
@@ -162,60 +142,67 @@ func (c *config) check() error {
 	return nil
 }
 
+func (f failure) check() error {
+	if known := append(ops(), anyOp); !slices.Contains(known, f.Op) {
+		return model.Invalid("op", "%q is not an operation; %s", f.Op, meant(f.Op, known))
+	}
+	if f.Rate < 0 || f.Rate > 1 {
+		return model.Invalid("rate", "must be from 0 to 1, not %v", f.Rate)
+	}
+	switch {
+	case f.Lost && f.Kind != "" && f.Kind != model.KindUnknownOutcome:
+		return model.Invalid("kind", "a lost answer is always unknownOutcome; leave kind out")
+	case !f.Lost && !slices.Contains(failureKinds(), string(f.Kind)):
+		return model.Invalid("kind", "%q is not an error kind; %s", f.Kind, meant(string(f.Kind), failureKinds()))
+	}
+	return nil
+}
+
+// meant says what a misspelt word should have been.
+func meant(got string, known []string) string {
+	if n := conf.Nearest(got, known); n != "" {
+		return fmt.Sprintf("did you mean %q?", n)
+	}
+	return "use one of " + strings.Join(known, ", ")
+}
+
 // check checks a pool and fills in its defaults.
-func (p *poolConfig) check(name string) error {
-	at := "pool." + name
-	if err := (drivers.VolumeRef{ID: "x", Pool: name}).Check(); err != nil || name == "" {
-		return model.Invalid(at, "pool name %q is empty, too long, or has control characters", name)
+func (p *poolConfig) check() error {
+	if err := p.PoolConfig.Check(); err != nil {
+		return err
 	}
 	if p.Capacity == 0 {
 		p.Capacity = 100 * model.GiB
 	}
-	if err := drivers.CheckSize(at+".capacity", p.Capacity); err != nil {
+	if err := drivers.CheckSize("capacity", p.Capacity); err != nil {
 		return err
 	}
 	if p.Count == 0 {
 		p.Count = 1
 	}
 	if p.Count < 0 || p.Count > maxPools {
-		return model.Invalid(at+".count", "%s.count must be from 1 to %d, not %d", at, maxPools, p.Count)
-	}
-	if p.Count > 1 && p.ID != "" {
-		return model.Invalid(at+".id", "%s: an id cannot be given to %d pools; leave id or count out", at, p.Count)
+		return model.Invalid("count", "must be from 1 to %d, not %d", maxPools, p.Count)
 	}
 	if p.ID != "" {
-		if err := drivers.CheckID(at+".id", p.ID); err != nil {
+		if p.Count > 1 {
+			return model.Invalid("id", "cannot be given to %d pools; leave id or count out", p.Count)
+		}
+		if err := drivers.CheckID("id", p.ID); err != nil {
 			return err
 		}
 	}
-	if p.OverProvisioningRatio == 0 {
-		p.OverProvisioningRatio = 1
-	}
-	if p.OverProvisioningRatio < 1 || p.OverProvisioningRatio > 1000 {
-		return model.Invalid(at+".overProvisioningRatio", "%s.overProvisioningRatio must be from 1 to 1000, not %v", at, p.OverProvisioningRatio)
-	}
-	if p.AvailabilityZone == "" {
-		p.AvailabilityZone = "default"
-	}
-	if p.StorageType == "" {
-		p.StorageType = "block"
-	}
-	if p.StorageType != "block" {
-		return model.Invalid(at+".storageType", "%s.storageType must be block, not %q", at, p.StorageType)
+	if err := drivers.CheckRatio(&p.OverProvisioningRatio); err != nil {
+		return err
 	}
 	known := []string{model.AbilityExpand, model.AbilityExpandLive, model.AbilitySnapshot, model.AbilityClone,
 		model.AbilityRevert, model.AbilityExport}
 	for _, a := range p.Lacks {
 		if !slices.Contains(known, a) {
-			return model.Invalid(at+".lacks", "%s.lacks: %q is not an ability; %s", at, a, strictyaml.Suggest(a, known))
+			return model.Invalid("lacks", "%q is not an ability; %s", a, meant(a, known))
 		}
 	}
-	ds := &p.Extras.DataStorage
-	switch {
-	case ds.ProvisioningPolicy == "":
-		ds.ProvisioningPolicy = "Thin"
-	case !strings.EqualFold(ds.ProvisioningPolicy, "Thin") && !strings.EqualFold(ds.ProvisioningPolicy, "Thick"):
-		return model.Invalid(at+".extras.dataStorage.provisioningPolicy", "%s.extras.dataStorage.provisioningPolicy must be Thin or Thick, not %q", at, ds.ProvisioningPolicy)
+	if p.Extras.DataStorage.ProvisioningPolicy == "" {
+		p.Extras.DataStorage.ProvisioningPolicy = drivers.ThinPolicy
 	}
 	if p.Extras.IOConnectivity.AccessProtocol == "" {
 		p.Extras.IOConnectivity.AccessProtocol = "iscsi"
@@ -265,8 +252,8 @@ func defaults() config {
 		}
 	}
 	pool := func(id, desc string, gb int64, x model.PoolExtras) poolConfig {
-		return poolConfig{ID: id, Description: desc, Capacity: model.FromGB(gb), Count: 1, OverProvisioningRatio: 1,
-			AvailabilityZone: "default", StorageType: "block", MultiAttach: true, Extras: x}
+		return poolConfig{ID: id, Capacity: model.FromGB(gb), Count: 1, OverProvisioningRatio: 1,
+			PoolConfig: drivers.PoolConfig{Description: desc, AvailabilityZone: "default", StorageType: "block", MultiAttach: true, Extras: x}}
 	}
 	return config{Pool: map[string]poolConfig{
 		"sample-pool-01": pool("084bf71e-a102-11e7-88a8-e31fe6d52248", "A simulated pool of solid state disks", 100,

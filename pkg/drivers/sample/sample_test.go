@@ -219,8 +219,8 @@ func TestRefusalsShareACommit(t *testing.T) {
 func TestConfig(t *testing.T) {
 	for _, x := range []struct{ yaml, field, text string }{
 		{"pools: {}", "pools", `did you mean "pool"?`},
-		{"pool: {p: {capacty: 1}}", "pool.p.capacty", `"capacity"`},
-		{"pool: {p: {capacity: -1}}", "pool.p.capacity", "not a number"},
+		{"pool: {p: {capacty: 1}}", "pool.p.capacty", `"pool.p.capacity"`},
+		{"pool: {p: {capacity: -1}}", "pool.p.capacity", "use K, M, G"},
 		{"pool: {p: {count: -2}}", "pool.p.count", "from 1 to"},
 		{"pool: {p: {count: 2, id: x}}", "pool.p.id", "cannot be given to 2 pools"},
 		{"pool: {p: {count: 99999}, q: {count: 2}}", "pool", "more than"},
@@ -235,7 +235,7 @@ func TestConfig(t *testing.T) {
 		{"failures: [{op: create, rate: 2, kind: busy}]", "failures[0].rate", "from 0 to 1"},
 		{"failures: [{op: create, rate: 1, kind: bsy}]", "failures[0].kind", `"busy"`},
 		{"failures: [{op: create, rate: 1, kind: busy, lost: true}]", "failures[0].kind", "leave kind out"},
-		{`pool: {"a\nb": {}}`, "pool.a\nb", "control characters"},
+		{`pool: {"a\nb": {}}`, "pool", "control characters"},
 	} {
 		_, err := parse("s.yaml", []byte(x.yaml))
 		e := model.AsError(err)
