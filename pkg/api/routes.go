@@ -25,6 +25,7 @@ func (s *Server) routes(r *mux.Router) {
 	s.routesProfiles(r)
 	s.routesHosts(r)
 	s.routesGroups(r)
+	s.routesWork(r)
 	s.routesVersions(r)
 }
 

@@ -69,10 +69,19 @@ type Server struct {
 	ids       *requestIDs
 	leases    leases
 	stats     *stats
+	tasks     *taskIndex
+	streams   *streams
 }
 
 // New makes the server.
-func New(d Deps) http.Handler { return newServer(d) }
+func New(d Deps) *Server { return newServer(d) }
+
+// Close ends event streams, which would otherwise hold up a shutdown, and the
+// server's look at the store. Other requests are still answered.
+func (s *Server) Close() {
+	s.streams.end()
+	s.tasks.stop()
+}
 
 func newServer(d Deps) *Server {
 	if d.MaxBody <= 0 {
@@ -90,8 +99,12 @@ func newServer(d Deps) *Server {
 	if d.Leader == nil {
 		d.Leader = func() *db.LeaderInfo { return nil }
 	}
+	if d.Metrics == nil {
+		d.Metrics = prometheus.NewRegistry()
+	}
 	s := &Server{Deps: d, router: mux.NewRouter().SkipClean(true), locks: newKeyedLocks(), ids: newRequestIDs()}
 	s.stats = newStats(d.Metrics)
+	s.tasks, s.streams = newTaskIndex(d.Store, s.now), newStreams()
 	s.routes(s.router)
 	return s
 }

@@ -36,9 +36,25 @@ type Lane struct {
 	slots chan struct{}
 	// guard is added to every transaction of the lane; nil adds none.
 	guard func() (Guard, bool)
-	quit  chan struct{}
-	done  chan struct{}
+	// ledger gives the accounts to write for the deltas of a batch. The lane
+	// calls done, in order, when it knows whether they were written.
+	ledger Ledger
+	quit   chan struct{}
+	done   chan struct{}
 }
+
+// Ledger turns account changes into the accounts to write. It is called by one
+// goroutine at a time, and Settled comes before the next Accounts.
+type Ledger interface {
+	Accounts(deltas map[string]model.Bytes) []*model.Account
+	// Settled says whether the accounts of the last call were written. An error
+	// means that nobody knows; the ledger is then not to be used any more.
+	Settled(ok bool, err error)
+}
+
+// SetLedger lets the lane commit transactions that have deltas. It is called
+// before the first of them.
+func (l *Lane) SetLedger(g Ledger) { l.ledger = g }
 
 // newLane starts a lane with at most inflight etcd transactions at a time. It
 // ends with the store.
@@ -53,7 +69,10 @@ func (s *Store) newLane(inflight int, guard func() (Guard, bool)) *Lane {
 // if a guard did not hold, unknownOutcome if the store did not answer in time
 // (it may have happened), or unavailable if it surely did not.
 func (l *Lane) Commit(ctx context.Context, t *Txn) (int64, error) {
-	if len(t.Ops) > maxTxnOps-1 || len(t.Guards) > maxTxnOps-1 {
+	if len(t.Deltas) > 0 && l.ledger == nil {
+		return 0, model.Errorf(model.KindInternal, "transaction %s changes accounts on a lane without a ledger", t.Label)
+	}
+	if len(t.Ops)+len(t.Deltas) > maxTxnOps-1 || len(t.Guards) > maxTxnOps-1 {
 		return 0, model.Errorf(model.KindInternal, "transaction %s has %d operations; one state change must fit in %d", t.Label, len(t.Ops), maxTxnOps-1)
 	}
 	p := &pending{txn: t, done: make(chan result, 1)}
@@ -152,7 +171,7 @@ func (l *Lane) gather(first *pending) (batch []*pending, held *pending) {
 	if len(l.in) == 0 {
 		return batch, nil
 	}
-	ops, guards := len(first.txn.Ops), len(first.txn.Guards)+1
+	ops, guards := len(first.txn.Ops)+len(first.txn.Deltas), len(first.txn.Guards)+1
 	written, guarded := map[string]bool{}, map[string]int64{}
 	note := func(t *Txn) {
 		for _, o := range t.Ops {
@@ -166,10 +185,10 @@ func (l *Lane) gather(first *pending) (batch []*pending, held *pending) {
 	for {
 		select {
 		case p := <-l.in:
-			if ops+len(p.txn.Ops) > maxTxnOps || guards+len(p.txn.Guards) > maxTxnOps || collides(p.txn, written, guarded) {
+			if ops+len(p.txn.Ops)+len(p.txn.Deltas) > maxTxnOps || guards+len(p.txn.Guards) > maxTxnOps || collides(p.txn, written, guarded) {
 				return batch, p
 			}
-			ops += len(p.txn.Ops)
+			ops += len(p.txn.Ops) + len(p.txn.Deltas)
 			guards += len(p.txn.Guards)
 			note(p.txn)
 			batch = append(batch, p)
@@ -263,6 +282,17 @@ func (l *Lane) send(batch []*pending) (rev int64, ok bool, err error) {
 			}
 		}
 	}
+	deltas := sumDeltas(batch)
+	if len(deltas) > 0 {
+		defer func() { l.ledger.Settled(ok, err) }()
+		t := &Txn{}
+		for _, a := range l.ledger.Accounts(deltas) {
+			t.Put(a)
+		}
+		for _, o := range t.Ops {
+			ops = append(ops, clientv3.OpPut(s.prefix+o.key, string(o.value)))
+		}
+	}
 	ctx, cancel := context.WithTimeout(s.ctx, commitTimeout)
 	defer cancel()
 	s.metrics.txn(len(batch))
@@ -271,6 +301,19 @@ func (l *Lane) send(batch []*pending) (rev int64, ok bool, err error) {
 		return 0, false, storeError(err)
 	}
 	return resp.Header.Revision, resp.Succeeded, nil
+}
+
+func sumDeltas(batch []*pending) map[string]model.Bytes {
+	var sum map[string]model.Bytes
+	for _, p := range batch {
+		for pool, d := range p.txn.Deltas {
+			if sum == nil {
+				sum = map[string]model.Bytes{}
+			}
+			sum[pool] += d
+		}
+	}
+	return sum
 }
 
 // storeError maps an etcd error. Only errors that etcd gives before it proposes

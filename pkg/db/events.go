@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/osds-io/osds/pkg/model"
@@ -37,11 +38,12 @@ type hub struct {
 	next   int64 // sequence number of the next event; ring[seq%len] is event seq
 	first  int64 // sequence number of the oldest event kept
 	floor  int64 // the history is whole from after this revision on
+	floorN int   // ... and from after this event of it; -1 if none was dropped
 	wake   chan struct{}
 	closed bool
 	// epoch counts resets: readers from before one have to list again.
 	epoch int64
-	subs  []func(Event)
+	subs  []*subscriber
 }
 
 func newHub(n int) *hub {
@@ -53,7 +55,7 @@ func newHub(n int) *hub {
 
 func (h *hub) start(rev int64) {
 	h.mu.Lock()
-	h.floor = rev
+	h.floor, h.floorN = rev, -1
 	h.mu.Unlock()
 }
 
@@ -69,7 +71,7 @@ func (h *hub) publish(rev int64, evs []Event) {
 	for _, e := range evs {
 		slot := &h.ring[h.next%int64(len(h.ring))]
 		if h.next-h.first == int64(len(h.ring)) {
-			h.floor = slot.Rev
+			h.floor, h.floorN = slot.Rev, slot.N
 			h.first++
 		}
 		kept := e
@@ -81,10 +83,12 @@ func (h *hub) publish(rev int64, evs []Event) {
 	h.wake = make(chan struct{})
 	subs := h.subs
 	h.mu.Unlock()
-	for _, f := range subs {
-		for _, e := range evs {
-			f(e)
+	for _, sub := range subs {
+		sub.mu.Lock()
+		for i := 0; i < len(evs) && !sub.over; i++ {
+			sub.f(evs[i])
 		}
+		sub.mu.Unlock()
 	}
 }
 
@@ -92,7 +96,7 @@ func (h *hub) publish(rev int64, evs []Event) {
 func (h *hub) reset(rev int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.first, h.floor = h.next, rev
+	h.first, h.floor, h.floorN = h.next, rev, -1
 	h.epoch++
 	if h.closed {
 		return
@@ -110,13 +114,34 @@ func (h *hub) close() {
 	}
 }
 
-// OnEvent calls f for every event from now on, in order, from the watch's own
-// goroutine: f must not block. It is for the parts of this process that live as
-// long as the store; others use Stream.
-func (s *Store) OnEvent(f func(Event)) {
+// subscriber is called for every event until it is stopped.
+type subscriber struct {
+	mu   sync.Mutex
+	f    func(Event)
+	over bool
+}
+
+func (h *hub) subscribe(f func(Event)) (stop func()) {
+	sub := &subscriber{f: f}
+	h.mu.Lock()
+	h.subs = append(append([]*subscriber{}, h.subs...), sub)
+	h.mu.Unlock()
+	return func() {
+		h.mu.Lock()
+		h.subs = slices.DeleteFunc(slices.Clone(h.subs), func(x *subscriber) bool { return x == sub })
+		h.mu.Unlock()
+		sub.mu.Lock()
+		sub.over = true
+		sub.mu.Unlock()
+	}
+}
+
+// Resets counts how often the cache was loaded anew because events were lost.
+// Whoever keeps something up to date by OnEvent has to begin again when it grows.
+func (s *Store) Resets() int64 {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	s.hub.subs = append(append([]func(Event){}, s.hub.subs...), f)
+	return s.hub.epoch
 }
 
 // Stream reads events in order, from after a position.
@@ -135,7 +160,7 @@ func (s *Store) Stream(rev int64, n int) (st *Stream, ok bool) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if rev < h.floor {
+	if rev < h.floor || (rev == h.floor && n >= 0 && n < h.floorN) {
 		return nil, false
 	}
 	seq := h.first

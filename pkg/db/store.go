@@ -281,3 +281,24 @@ func (e *expectations) take(key string, value []byte) model.Record {
 	delete(e.m, key)
 	return x.rec
 }
+
+// clusterKey holds the cluster's id, made once.
+const clusterKey = "meta/cluster"
+
+// ClusterID gives the cluster's id: it tags what is made on backends, and docks
+// belong to one cluster.
+func (s *Store) ClusterID(ctx context.Context) (string, error) {
+	for {
+		b, rev, err := s.GetRaw(ctx, clusterKey)
+		if err != nil {
+			return "", err
+		}
+		if rev != 0 {
+			return string(b), nil
+		}
+		t := (&Txn{Label: "cluster"}).If(clusterKey, Absent).PutRaw(clusterKey, []byte(model.NewID()), 0)
+		if _, err := s.Commit(ctx, t); err != nil && !model.IsKind(err, model.KindConflict) {
+			return "", err
+		}
+	}
+}

@@ -37,6 +37,22 @@ type Txn struct {
 	Label  string
 	Guards []Guard
 	Ops    []Op
+	// Deltas change the accounts of pools, in bytes. They are committed by the
+	// lane's ledger, once per pool and etcd transaction, so that reservations in
+	// one pool share a transaction instead of colliding on its account.
+	Deltas map[string]model.Bytes
+}
+
+// Account adds a change of a pool's account.
+func (t *Txn) Account(poolID string, delta model.Bytes) *Txn {
+	if delta == 0 || poolID == "" {
+		return t
+	}
+	if t.Deltas == nil {
+		t.Deltas = map[string]model.Bytes{}
+	}
+	t.Deltas[poolID] += delta
+	return t
 }
 
 // If adds a guard.

@@ -136,3 +136,35 @@ func NewTask(res Resource, kind TaskKind, prev Status, requestID string, now tim
 		CreatedAt: now.UTC(), RequestID: requestID, PrevStatus: prev,
 	}
 }
+
+// Begin moves the task to a step: the one before is entered in the history.
+func (t *Task) Begin(step Step, now time.Time) {
+	t.done(now)
+	t.Step, t.State = step, TaskRunning
+	t.Attempts, t.LastError, t.ErrorKind, t.NextRun = 0, "", "", time.Time{}
+}
+
+// End ends the task.
+func (t *Task) End(state TaskState, now time.Time) {
+	t.done(now)
+	t.State, t.EndedAt, t.NextRun = state, now.UTC(), time.Time{}
+}
+
+// Fail remembers why the task is going to fail while what it did is undone.
+func (t *Task) Fail(err error) {
+	t.Failure, t.FailureKind = err.Error(), KindOf(err)
+}
+
+// Missed notes a failed attempt of the current step and when to try again.
+func (t *Task) Missed(err error, next time.Time) {
+	t.Attempts++
+	t.State, t.LastError, t.ErrorKind, t.NextRun = TaskWaiting, err.Error(), KindOf(err), next.UTC()
+}
+
+func (t *Task) done(now time.Time) {
+	h := append(append([]StepDone(nil), t.History...), StepDone{Step: t.Step, At: now.UTC(), Attempts: t.Attempts, Error: t.LastError})
+	if len(h) > MaxHistory {
+		h = h[len(h)-MaxHistory:]
+	}
+	t.History = h
+}

@@ -137,26 +137,42 @@ func FromProfile(p *model.Profile) *ProfileSpec {
 	return s
 }
 
-// ToProfile reads a profile that a client sent: it accepts both spellings of the
-// fields that the swagger file misspells, fills in what the original fills in
-// for file profiles, and validates. Only the client's fields are set.
-func ToProfile(s *ProfileSpec) (*model.Profile, error) {
-	ri := s.ReplicationProperties.ReplicaInfos
+// Normalize moves what came in the swagger file's misspellings to where it
+// belongs. It fails if a field came in both spellings with different values.
+func (s *ProfileSpec) Normalize() error {
+	ri, dp := &s.ReplicationProperties.ReplicaInfos, &s.DataProtectionProperties
 	bandwidth, err := oneOf("replicationProperties.replicaInfos.replicationBandwidth",
 		nonZero(ri.ReplicationBandwidth), nonZero(ri.ReplcationBandwidth))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	replConsistency, err := oneOf("replicationProperties.replicaInfos.consistencyEnabled",
 		ri.ConsistencyEnabled, ri.ConsistencyEnalbed)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	protConsistency, err := oneOf("dataProtectionProperties.consistencyEnabled",
-		s.DataProtectionProperties.ConsistencyEnabled, s.DataProtectionProperties.ConsistencyEnalbed)
+	protConsistency, err := oneOf("dataProtectionProperties.consistencyEnabled", dp.ConsistencyEnabled, dp.ConsistencyEnalbed)
 	if err != nil {
+		return err
+	}
+	if bandwidth != nil {
+		ri.ReplicationBandwidth = *bandwidth
+	}
+	ri.ConsistencyEnabled, dp.ConsistencyEnabled = replConsistency, protConsistency
+	ri.ReplcationBandwidth, ri.ConsistencyEnalbed, dp.ConsistencyEnalbed = 0, nil, nil
+	return nil
+}
+
+// ToProfile reads a profile that a client sent: it accepts both spellings of the
+// fields that the swagger file misspells, fills in what the original fills in
+// for file profiles, and validates. Only the client's fields are set.
+func ToProfile(in *ProfileSpec) (*model.Profile, error) {
+	c := *in
+	s := &c
+	if err := s.Normalize(); err != nil {
 		return nil, err
 	}
+	ri := s.ReplicationProperties.ReplicaInfos
 	p := &model.Profile{
 		Meta:        model.Meta{Name: s.Name, Description: s.Description},
 		StorageType: strings.ToLower(s.StorageType),
@@ -168,9 +184,10 @@ func ToProfile(s *ProfileSpec) (*model.Profile, error) {
 		Replication: model.ReplicationProp{
 			DataProtection: toDataProtection(&s.ReplicationProperties.DataProtection),
 			ReplicaInfos: model.ReplicaInfos{
-				ReplicaUpdateMode:  ri.ReplicaUpdateMode,
-				ReplicationPeriod:  ri.ReplicationPeriod,
-				ConsistencyEnabled: replConsistency,
+				ReplicaUpdateMode:    ri.ReplicaUpdateMode,
+				ReplicationBandwidth: ri.ReplicationBandwidth,
+				ReplicationPeriod:    ri.ReplicationPeriod,
+				ConsistencyEnabled:   ri.ConsistencyEnabled,
 			},
 		},
 		Snapshot: model.SnapshotProp{
@@ -180,11 +197,8 @@ func ToProfile(s *ProfileSpec) (*model.Profile, error) {
 		},
 		Protection: model.ProtectionProp{
 			DataProtection:     toDataProtection(&s.DataProtectionProperties.DataProtection),
-			ConsistencyEnabled: protConsistency,
+			ConsistencyEnabled: s.DataProtectionProperties.ConsistencyEnabled,
 		},
-	}
-	if bandwidth != nil {
-		p.Replication.ReplicaInfos.ReplicationBandwidth = *bandwidth
 	}
 	fileDefaults(p)
 	return p, model.ValidateProfile(p)
