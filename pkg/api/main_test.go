@@ -57,6 +57,7 @@ func unique(prefix string) string {
 type env struct {
 	t      testing.TB
 	s      *Server
+	store  *db.Store
 	url    string
 	tenant string
 }
@@ -72,7 +73,7 @@ func newEnv(t testing.TB, change ...func(*Deps)) *env {
 	s := newServer(d)
 	srv := httptest.NewServer(s)
 	t.Cleanup(srv.Close)
-	return &env{t: t, s: s, url: srv.URL, tenant: unique("tenant")}
+	return &env{t: t, s: s, store: d.Store, url: srv.URL, tenant: unique("tenant")}
 }
 
 // as gives the same server for another tenant.
@@ -195,9 +196,9 @@ func (e *env) commit(t *db.Txn) {
 	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	rev, err := testStore.Commit(ctx, t)
+	rev, err := e.store.Commit(ctx, t)
 	if err == nil {
-		err = testStore.WaitRev(ctx, rev)
+		err = e.store.WaitRev(ctx, rev)
 	}
 	if err != nil {
 		e.t.Fatalf("commit %s: %v", t.Label, err)
