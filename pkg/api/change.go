@@ -17,6 +17,9 @@ type answer struct {
 	// record says that the body shows one record, which the change writes: the
 	// answer then has an entity tag.
 	record bool
+	// rev is the record's present revision, for a change that turns out to have
+	// nothing to write.
+	rev int64
 }
 
 // accepted is the answer of a change of one record whose work is still to do.
@@ -59,6 +62,10 @@ func (c *call) change(label string, build func(t *db.Txn) (*answer, error)) erro
 		}
 		if err := idem.store(c, t, a, buf.Bytes()); err != nil {
 			return err
+		}
+		if len(t.Ops) == 0 {
+			rev = a.rev
+			return nil
 		}
 		rev, err = c.store().Commit(c.ctx, t)
 		if err == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/osds-io/osds/pkg/controller/fleet"
 	"github.com/osds-io/osds/pkg/controller/steps"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
@@ -116,7 +117,7 @@ func (d *Doctor) list(ctx context.Context, dock *model.Dock, backend string) (*h
 	}
 	h := &holding{map[string]drivers.Volume{}, map[string]drivers.Snapshot{}, map[string]drivers.LiveExport{}}
 	err = pages(func(p drivers.Page) (int, string, error) {
-		l, err := r.ListVolumes(ctx, backend, p)
+		l, err := r.ListVolumes(ctx, fleet.Call{}, backend, p)
 		last := ""
 		for _, x := range l {
 			h.volumes[x.ID] = x
@@ -128,7 +129,7 @@ func (d *Doctor) list(ctx context.Context, dock *model.Dock, backend string) (*h
 		return nil, err
 	}
 	err = pages(func(p drivers.Page) (int, string, error) {
-		l, err := r.ListSnapshots(ctx, backend, p)
+		l, err := r.ListSnapshots(ctx, fleet.Call{}, backend, p)
 		last := ""
 		for _, x := range l {
 			h.snapshots[x.ID] = x
@@ -140,7 +141,7 @@ func (d *Doctor) list(ctx context.Context, dock *model.Dock, backend string) (*h
 		return nil, err
 	}
 	err = pages(func(p drivers.Page) (int, string, error) {
-		l, err := r.ListExports(ctx, backend, p)
+		l, err := r.ListExports(ctx, fleet.Call{}, backend, p)
 		last := ""
 		for _, x := range l {
 			h.exports[x.AttachmentID] = x

@@ -13,15 +13,13 @@ import (
 	"github.com/osds-io/osds/pkg/controller/ledger"
 	"github.com/osds-io/osds/pkg/controller/selector"
 	"github.com/osds-io/osds/pkg/db"
+	"github.com/osds-io/osds/pkg/dock/client"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 )
 
 // Call identifies one call to a dock; see dock.proto.
-type Call struct {
-	Epoch, Seq                   int64
-	RequestID, TaskID, ClusterID string
-}
+type Call = client.Call
 
 // Remote is a dock as controllers call it. Every call is idempotent by its
 // object's id; errors are *model.Error.
@@ -35,9 +33,9 @@ type Remote interface {
 	DeleteSnapshot(ctx context.Context, c Call, backend string, r drivers.SnapshotRef) error
 	Export(ctx context.Context, c Call, backend string, r drivers.Export) (model.Connection, error)
 	Unexport(ctx context.Context, c Call, backend string, r drivers.ExportRef) error
-	ListVolumes(ctx context.Context, backend string, p drivers.Page) ([]drivers.Volume, error)
-	ListSnapshots(ctx context.Context, backend string, p drivers.Page) ([]drivers.Snapshot, error)
-	ListExports(ctx context.Context, backend string, p drivers.Page) ([]drivers.LiveExport, error)
+	ListVolumes(ctx context.Context, c Call, backend string, p drivers.Page) ([]drivers.Volume, error)
+	ListSnapshots(ctx context.Context, c Call, backend string, p drivers.Page) ([]drivers.Snapshot, error)
+	ListExports(ctx context.Context, c Call, backend string, p drivers.Page) ([]drivers.LiveExport, error)
 }
 
 // Dialer gives the dock at an endpoint. It connects when first used.
