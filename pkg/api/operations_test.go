@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -116,25 +115,6 @@ func TestLedger(t *testing.T) {
 	e.get("/debts").fails(403, model.KindDenied, "", "administrators")
 }
 
-func TestExplanation(t *testing.T) {
-	e := newEnv(t)
-	v := e.pending(e.profile())
-	e.get("/block/volumes/"+v.ID+"/explanation").fails(404, model.KindNotFound, "", "")
-	x := model.Explanation{At: time.Now().UTC(), SizeGB: 1, Reason: "no pool fits", Considered: 1, Pools: []model.PoolVerdict{{
-		PoolID: "p", PoolName: "p", Rules: []model.RuleResult{{Rule: "freeCapacity", Want: ">= 1 GB", Have: "0 GB"}}, Change: []string{"free 1 GB"}}}}
-	b, err := json.Marshal(x)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.commit((&db.Txn{Label: "test"}).PutRaw(db.ExplanationKey(v.ID), b, 0))
-	var got model.Explanation
-	e.get("/block/volumes/" + v.ID + "/explanation").want(200).into(&got)
-	if got.Reason != x.Reason || got.Pools[0].Rules[0] != x.Pools[0].Rules[0] {
-		t.Errorf("%+v", got)
-	}
-	e.as(unique("other")).get("/block/volumes/"+v.ID+"/explanation").fails(404, model.KindNotFound, "", "")
-}
-
 func TestDocksAndPools(t *testing.T) {
 	e := newEnv(t)
 	d := &model.Dock{Meta: model.Meta{ID: model.NewID(), Name: unique("dock"), CreatedAt: time.Now().UTC()}, Type: "provisioner",
@@ -155,7 +135,7 @@ func TestDocksAndPools(t *testing.T) {
 	e.get("/pools/nope").fails(404, model.KindNotFound, "", "")
 }
 
-func TestRevert(t *testing.T) {
+func TestRevertIsAccepted(t *testing.T) {
 	e := newEnv(t)
 	pool := e.pool()
 	v := e.volume(pool, e.profile())
