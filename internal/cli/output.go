@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"sort"
 	"strings"
 
@@ -148,9 +149,15 @@ func writeYAML(w io.Writer, jsonText []byte) error {
 	return enc.Close()
 }
 
+// dateLike is text that YAML reads as a timestamp.
+var dateLike = regexp.MustCompile(`^\d{4}-\d{1,2}-\d{1,2}`)
+
 func plain(n *yaml.Node) {
-	// An empty list or map has only the flow style.
-	if n.Kind == yaml.ScalarNode || len(n.Content) > 0 {
+	switch {
+	case n.Kind == yaml.ScalarNode && n.Tag == "!!str" && dateLike.MatchString(n.Value):
+		// Without quotes a reader would take it for a date.
+	case n.Kind == yaml.ScalarNode || len(n.Content) > 0:
+		// An empty list or map has only the flow style.
 		n.Style = 0
 	}
 	for _, c := range n.Content {

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/osds-io/osds/pkg/client"
 	"github.com/osds-io/osds/pkg/model/wire"
 )
 
@@ -274,10 +276,19 @@ var attachmentView = &view[wire.VolumeAttachmentSpec]{
 		{head: "Mountpoint", get: func(x *wire.VolumeAttachmentSpec) string { return x.Mountpoint }},
 		{head: "AttachMode", get: func(x *wire.VolumeAttachmentSpec) string { return x.AttachMode }},
 		{head: "AccessProtocol", get: func(x *wire.VolumeAttachmentSpec) string { return x.AccessProtocol }},
-		{head: "ConnectionInfo", get: func(x *wire.VolumeAttachmentSpec) string { return jsonText(x.ConnectionInfo) }},
+		{head: "ConnectionInfo", get: connection},
 		{head: "TaskId", get: func(x *wire.VolumeAttachmentSpec) string { return x.TaskID }, hide: true},
 	},
 	id: func(x *wire.VolumeAttachmentSpec) string { return x.ID },
+}
+
+// connection is connectionInfo without its passwords: -o json has them.
+func connection(x *wire.VolumeAttachmentSpec) string {
+	text, ok := client.Redact([]byte(jsonText(x.ConnectionInfo)))
+	if !ok {
+		return ""
+	}
+	return jsonText(json.RawMessage(text))
 }
 
 var groupView = &view[wire.VolumeGroupSpec]{
