@@ -187,7 +187,7 @@ func (s *Store) GetRaw(ctx context.Context, key string) ([]byte, int64, error) {
 }
 
 // Lease makes a lease for keys that end by themselves.
-func (s *Store) Lease(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, error) {
+func (s *Store) Lease(ctx context.Context, ttl time.Duration) (LeaseID, error) {
 	r, err := s.cli.Grant(ctx, int64(ttl/time.Second))
 	if err != nil {
 		return 0, storeError(err)
@@ -280,4 +280,25 @@ func (e *expectations) take(key string, value []byte) model.Record {
 	}
 	delete(e.m, key)
 	return x.rec
+}
+
+// clusterKey holds the cluster's id, made once.
+const clusterKey = "meta/cluster"
+
+// ClusterID gives the cluster's id: it tags what is made on backends, and docks
+// belong to one cluster.
+func (s *Store) ClusterID(ctx context.Context) (string, error) {
+	for {
+		b, rev, err := s.GetRaw(ctx, clusterKey)
+		if err != nil {
+			return "", err
+		}
+		if rev != 0 {
+			return string(b), nil
+		}
+		t := (&Txn{Label: "cluster"}).If(clusterKey, Absent).PutRaw(clusterKey, []byte(model.NewID()), 0)
+		if _, err := s.Commit(ctx, t); err != nil && !model.IsKind(err, model.KindConflict) {
+			return "", err
+		}
+	}
 }

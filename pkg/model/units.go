@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
@@ -94,4 +95,17 @@ func (b *Bytes) UnmarshalText(t []byte) error {
 		*b = v
 	}
 	return err
+}
+
+// UnmarshalJSON reads the number that records hold; without it UnmarshalText
+// would have JSON take nothing but strings. A string is read as configuration.
+func (b *Bytes) UnmarshalJSON(t []byte) error {
+	if len(t) > 0 && t[0] == '"' {
+		var s string
+		if err := json.Unmarshal(t, &s); err != nil {
+			return err
+		}
+		return b.UnmarshalText([]byte(s))
+	}
+	return json.Unmarshal(t, (*int64)(b))
 }

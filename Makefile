@@ -1,0 +1,74 @@
+# The targets that people use: make run, make test. The rest: make help.
+
+GO      ?= go
+BIN     := bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X github.com/osds-io/osds/internal/version.Version=$(VERSION)
+PROGS   := osdslet osdsdock osdsctl
+# The suites of `make test-real`.
+SUITES  ?= e2e chaos
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+.PHONY: help build run test lint test-unit test-real fuzz-short bench proto docs install clean
+
+help:
+	@echo 'make run        build, start osdslet and osdsdock here, say what to try; Ctrl-C stops them'
+	@echo 'make test       lint, and the unit tests with the race detector'
+	@echo 'make test-real  the suites on real components: SUITES="$(SUITES)"'
+	@echo 'make bench      figures, and one line per bar'
+	@echo 'make build      bin/osdslet, bin/osdsdock, bin/osdsctl'
+	@echo 'make install    binaries, systemd units and example configuration below $$DESTDIR$$PREFIX'
+	@echo 'make fuzz-short every fuzz target for a few seconds'
+	@echo 'make docs       write docs/configuration.md from the configuration structs'
+	@echo 'make proto      generate the dock protocol (needs protoc and its Go plug-ins)'
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGS:%=./cmd/%)
+
+run: build
+	@deploy/dev/run $(BIN)
+
+test: lint test-unit
+
+lint:
+	@out=$$(gofmt -l cmd internal pkg test); if [ -n "$$out" ]; then echo "gofmt:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) vet -tags real ./test/...
+	$(GO) tool staticcheck ./...
+
+test-unit:
+	$(GO) test -race -timeout 20m ./...
+
+test-real: build
+	@set -e; for s in $(SUITES); do \
+	  echo "== suite $$s"; \
+	  $(GO) test -tags real -count=1 -timeout 50m -v ./test/$$s/...; \
+	done
+
+fuzz-short:
+	@deploy/dev/fuzz-short
+
+bench: build
+	$(GO) run ./test/bench
+
+proto:
+	$(GO) generate ./pkg/dock/dockpb
+
+docs:
+	$(GO) run ./internal/gendocs
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/osds/driver $(DESTDIR)/lib/systemd/system $(DESTDIR)/var/lib/osds
+	install -m 0755 $(PROGS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin/
+	for f in osdslet.yaml osdsdock.yaml; do \
+	  [ -e $(DESTDIR)/etc/osds/$$f ] || install -m 0640 deploy/$$f $(DESTDIR)/etc/osds/$$f; done
+	[ -e $(DESTDIR)/etc/osds/driver/local.yaml ] || install -m 0640 deploy/driver/local.yaml $(DESTDIR)/etc/osds/driver/local.yaml
+	install -d $(DESTDIR)/usr/lib/sysusers.d
+	install -m 0644 deploy/systemd/osds.sysusers $(DESTDIR)/usr/lib/sysusers.d/osds.conf
+	for u in osdslet osdsdock; do \
+	  sed 's|@BINDIR@|$(PREFIX)/bin|' deploy/systemd/$$u.service > $(DESTDIR)/lib/systemd/system/$$u.service; \
+	  chmod 0644 $(DESTDIR)/lib/systemd/system/$$u.service; done
+
+clean:
+	rm -rf $(BIN)

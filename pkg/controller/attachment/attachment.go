@@ -1,0 +1,237 @@
+// Package attachment does the tasks of attachments: export a volume to a host,
+// and end the export. The volume's status follows in the same transaction.
+package attachment
+
+import (
+	"context"
+	"time"
+
+	"github.com/osds-io/osds/pkg/controller/steps"
+	"github.com/osds-io/osds/pkg/controller/task"
+	"github.com/osds-io/osds/pkg/db"
+	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/model"
+)
+
+// Handler does attachments' tasks.
+type Handler struct{ steps.Base }
+
+var _ task.Handler = (*Handler)(nil)
+
+// Class queues steps by the dock of the volume's pool, apart from the creates.
+func (h *Handler) Class(rec model.Tasked) task.Class {
+	return h.Attach(h.pool(rec.(*model.Attachment)))
+}
+
+func (h *Handler) pool(a *model.Attachment) string {
+	if v, ok := h.Store.Volumes.Get(a.VolumeID); ok {
+		return v.PoolID
+	}
+	return ""
+}
+
+// Step does the next step.
+func (h *Handler) Step(ctx context.Context, j *task.Job) error {
+	a := j.Rec.(*model.Attachment)
+	switch {
+	case a.Task.Kind == model.TaskDelete:
+		return h.detach(ctx, j, a)
+	case a.Task.Step == model.StepUndo:
+		return h.undo(ctx, j, a)
+	case a.Task.Cancel:
+		return h.giveUp(ctx, j, model.Errorf(model.KindConflict, steps.Cancelled))
+	}
+	return h.attach(ctx, j, a)
+}
+
+func (h *Handler) attach(ctx context.Context, j *task.Job, a *model.Attachment) error {
+	v, ok := h.Store.Volumes.Get(a.VolumeID)
+	if !ok {
+		return h.giveUp(ctx, j, model.Errorf(model.KindNotFound, "volume %s is gone", a.VolumeID))
+	}
+	host, ok := h.Store.Hosts.Get(a.HostID)
+	if !ok {
+		return h.giveUp(ctx, j, model.Errorf(model.KindNotFound, "host %s is gone", a.HostID))
+	}
+	// An export that could not be ended yet may still be live: a new one must
+	// wait for it.
+	if d := h.oldExport(v); d != nil {
+		return &task.Wait{For: time.Second, Reason: "an earlier export of the volume is still to be ended: " + d.Reason}
+	}
+	conn, err := h.export(ctx, a, v, host)
+	if err != nil {
+		if h.Judge(a.Task, err) == steps.Retry && h.Now().Sub(a.Task.CreatedAt) < h.Limits.Create {
+			return err
+		}
+		return h.giveUp(ctx, j, err)
+	}
+	return task.Advance(ctx, j, "attachment.attached", func(a *model.Attachment, t *db.Txn) error {
+		a.Status, a.StatusReason, a.Connection = model.StatusAvailable, "", &conn
+		a.Task.End(model.TaskSucceeded, h.Now())
+		return h.follow(t, a, true)
+	})
+}
+
+func (h *Handler) oldExport(v *model.Volume) *model.Debt {
+	for _, d := range h.Store.Debts.Where("poolId", v.PoolID, 0) {
+		if d.Resource == model.ResAttachment && d.VolumeID == v.ID {
+			return d
+		}
+	}
+	return nil
+}
+
+func (h *Handler) export(ctx context.Context, a *model.Attachment, v *model.Volume, host *model.Host) (model.Connection, error) {
+	tg, err := h.Fleet.Target(v.PoolID)
+	if err != nil {
+		return model.Connection{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.Limits.Call)
+	defer cancel()
+	return tg.Export(ctx, h.Fleet.Call(a.Task), tg.Backend, drivers.Export{
+		AttachmentID: a.ID, Volume: drivers.VolumeRef{ID: v.ID, Pool: tg.Pool.Name, BackendData: v.BackendData},
+		MultiAttach: v.MultiAttach, ReadOnly: a.AttachMode == "ro", Protocol: a.AccessProtocol, Host: *host,
+	})
+}
+
+// follow brings the volume's status in line with its attachments: in use while
+// any other than this one is live, or this one is.
+func (h *Handler) follow(t *db.Txn, a *model.Attachment, live bool) error {
+	v, ok := h.Store.Volumes.Get(a.VolumeID)
+	if !ok {
+		return nil
+	}
+	want := model.StatusAvailable
+	switch v.Status {
+	case model.StatusAttaching, model.StatusInUse, model.StatusAvailable:
+	default:
+		// Extending while in use, say; its own task puts it back, by what
+		// PrevStatus says.
+		return h.followTask(t, v, a, live)
+	}
+	if live || h.others(a) {
+		want = model.StatusInUse
+	}
+	if v.Status == want {
+		// Written all the same: the guard makes two detaches of one volume see
+		// each other.
+		c := v.Clone()
+		t.Update(c)
+		return nil
+	}
+	c := v.Clone()
+	c.Status, c.UpdatedAt = want, h.Now().UTC()
+	t.Update(c)
+	return nil
+}
+
+func (h *Handler) followTask(t *db.Txn, v *model.Volume, a *model.Attachment, live bool) error {
+	c := v.Clone()
+	if c.Task.Active() {
+		c.Task.PrevStatus = model.StatusAvailable
+		if live || h.others(a) {
+			c.Task.PrevStatus = model.StatusInUse
+		}
+	}
+	t.Update(c)
+	return nil
+}
+
+// others says whether the volume has another attachment that is, or may be,
+// live.
+func (h *Handler) others(a *model.Attachment) bool {
+	for _, x := range h.Store.Attachments.Where("volumeId", a.VolumeID, 0) {
+		if x.ID != a.ID && x.Status != model.StatusError && x.Status != model.StatusCreating {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *Handler) giveUp(ctx context.Context, j *task.Job, err error) error {
+	return task.Advance(ctx, j, "attachment.giveup", func(a *model.Attachment, _ *db.Txn) error {
+		a.Task.Fail(err)
+		a.Task.Begin(model.StepUndo, h.Now())
+		return nil
+	})
+}
+
+// unexport ends the export; nil means that it is seen to be absent.
+func (h *Handler) unexport(ctx context.Context, a *model.Attachment) error {
+	v, ok := h.Store.Volumes.Get(a.VolumeID)
+	if !ok || v.PoolID == "" {
+		return nil
+	}
+	tg, err := h.Fleet.Target(v.PoolID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.Limits.Call)
+	defer cancel()
+	return tg.Unexport(ctx, h.Fleet.Call(a.Task), tg.Backend, drivers.ExportRef{
+		AttachmentID: a.ID, Volume: drivers.VolumeRef{ID: v.ID, Pool: tg.Pool.Name, BackendData: v.BackendData},
+	})
+}
+
+func (h *Handler) undo(ctx context.Context, j *task.Job, a *model.Attachment) error {
+	derr := h.unexport(ctx, a)
+	owe := derr != nil && (h.DockGone(a.Task, derr) || h.Judge(a.Task, derr) == steps.Fail)
+	if derr != nil && !owe {
+		return derr
+	}
+	return task.Advance(ctx, j, "attachment.undone", func(a *model.Attachment, t *db.Txn) error {
+		if owe {
+			if err := h.owe(t, a, "undo of an attach: "+derr.Error()); err != nil {
+				return err
+			}
+		}
+		a.Status, a.StatusReason = model.StatusError, a.Task.Failure
+		a.Task.LastError, a.Task.ErrorKind = a.Task.Failure, a.Task.FailureKind
+		state := model.TaskFailed
+		if a.Task.Cancel {
+			state = model.TaskCancelled
+		}
+		a.Task.End(state, h.Now())
+		return h.follow(t, a, false)
+	})
+}
+
+func (h *Handler) owe(t *db.Txn, a *model.Attachment, why string) error {
+	return h.Owe(t, &model.Debt{
+		Meta: model.Meta{TenantID: a.TenantID}, PoolID: h.pool(a), Resource: model.ResAttachment,
+		ObjectID: a.ID, VolumeID: a.VolumeID, Reason: why,
+	})
+}
+
+func (h *Handler) detach(ctx context.Context, j *task.Job, a *model.Attachment) error {
+	if a.Task.PrevStatus == model.StatusError {
+		// It was undone, or its undoing is owed.
+		return h.drop(ctx, j, nil)
+	}
+	err := h.unexport(ctx, a)
+	switch {
+	case err == nil:
+		return h.drop(ctx, j, nil)
+	case h.DockGone(a.Task, err):
+		return h.drop(ctx, j, err)
+	case h.Judge(a.Task, err) == steps.Retry:
+		return err
+	}
+	return task.Advance(ctx, j, "attachment.errordeleting", func(a *model.Attachment, t *db.Txn) error {
+		a.Status, a.StatusReason = model.StatusErrorDeleting, err.Error()
+		a.Task.LastError, a.Task.ErrorKind = err.Error(), model.KindOf(err)
+		a.Task.End(model.TaskFailed, h.Now())
+		return nil
+	})
+}
+
+func (h *Handler) drop(ctx context.Context, j *task.Job, owed error) error {
+	return task.Drop(ctx, j, "attachment.drop", func(a *model.Attachment, t *db.Txn) error {
+		if owed != nil {
+			if err := h.owe(t, a, "detach: "+owed.Error()); err != nil {
+				return err
+			}
+		}
+		return h.follow(t, a, false)
+	})
+}

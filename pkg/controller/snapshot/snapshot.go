@@ -1,0 +1,212 @@
+// Package snapshot does the tasks of snapshots: create and delete. A snapshot
+// reserves its volume's full size: overwriting all of the volume must never find
+// the pool full.
+package snapshot
+
+import (
+	"context"
+
+	"github.com/osds-io/osds/pkg/controller/fleet"
+	"github.com/osds-io/osds/pkg/controller/steps"
+	"github.com/osds-io/osds/pkg/controller/task"
+	"github.com/osds-io/osds/pkg/db"
+	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/model"
+)
+
+// Handler does snapshots' tasks.
+type Handler struct{ steps.Base }
+
+var _ task.Handler = (*Handler)(nil)
+
+// Class queues steps by the dock of the snapshot's pool.
+func (h *Handler) Class(rec model.Tasked) task.Class {
+	s := rec.(*model.Snapshot)
+	if s.Task.Step == model.StepReserve {
+		return h.Control()
+	}
+	return h.Bulk(s.PoolID)
+}
+
+// Step does the next step.
+func (h *Handler) Step(ctx context.Context, j *task.Job) error {
+	s := j.Rec.(*model.Snapshot)
+	switch {
+	case s.Task.Kind == model.TaskDelete:
+		return h.remove(ctx, j, s)
+	case s.Task.Kind != model.TaskCreate:
+		return h.end(ctx, j, "snapshot.fail", model.Errorf(model.KindInternal, "snapshots have no task %q", s.Task.Kind))
+	case s.Task.Step == model.StepUndo:
+		return h.undo(ctx, j, s)
+	case s.Task.Step == model.StepReserve:
+		return h.reserve(ctx, j, s)
+	case s.Task.Cancel:
+		return h.giveUp(ctx, j, model.Errorf(model.KindConflict, steps.Cancelled))
+	}
+	return h.provision(ctx, j, s)
+}
+
+func (h *Handler) reserve(ctx context.Context, j *task.Job, s *model.Snapshot) error {
+	if s.Task.Cancel {
+		return h.end(ctx, j, "snapshot.fail", model.Errorf(model.KindConflict, steps.Cancelled))
+	}
+	v, ok := h.Store.Volumes.Get(s.VolumeID)
+	if !ok {
+		return h.end(ctx, j, "snapshot.fail", model.Errorf(model.KindNotFound, "volume %s is gone", s.VolumeID))
+	}
+	p, ok := h.Fleet.Pool(v.PoolID)
+	if !ok {
+		return h.end(ctx, j, "snapshot.fail", model.Errorf(model.KindNotFound, "pool %s is gone", v.PoolID))
+	}
+	var full error
+	err := task.Advance(ctx, j, "snapshot.reserve", func(s *model.Snapshot, t *db.Txn) error {
+		if full = h.Fleet.Ledger.Reserve(p.ID, v.Size, p.Limit()); full != nil {
+			full = model.Errorf(model.KindExhausted, "pool %s: rule freeCapacity: a snapshot holds its volume's size: %w", p.Name, full)
+			return full
+		}
+		s.PoolID, s.Size, s.Reserved = p.ID, v.Size, v.Size
+		t.Account(p.ID, v.Size)
+		s.Task.Begin(model.StepProvision, h.Now())
+		return nil
+	})
+	if full != nil {
+		return h.end(ctx, j, "snapshot.fail", full)
+	}
+	return err
+}
+
+func ref(s *model.Snapshot, tg *fleet.Target) drivers.SnapshotRef {
+	return drivers.SnapshotRef{ID: s.ID, VolumeID: s.VolumeID, Pool: tg.Pool.Name, BackendData: s.BackendData}
+}
+
+func (h *Handler) provision(ctx context.Context, j *task.Job, s *model.Snapshot) error {
+	got, err := h.make(ctx, s)
+	if err != nil {
+		if h.Judge(s.Task, err) == steps.Retry && h.Now().Sub(s.Task.CreatedAt) < h.Limits.Create {
+			return err
+		}
+		return h.giveUp(ctx, j, err)
+	}
+	return task.Advance(ctx, j, "snapshot.created", func(s *model.Snapshot, t *db.Txn) error {
+		s.Status, s.StatusReason, s.BackendData = model.StatusAvailable, "", got.BackendData
+		if got.Size > 0 && got.Size < s.Reserved {
+			// Taken before a growth that came in between.
+			t.Account(s.PoolID, got.Size-s.Reserved)
+			s.Size, s.Reserved = got.Size, got.Size
+		}
+		s.Task.End(model.TaskSucceeded, h.Now())
+		return nil
+	})
+}
+
+func (h *Handler) make(ctx context.Context, s *model.Snapshot) (drivers.Snapshot, error) {
+	tg, err := h.Fleet.Target(s.PoolID)
+	if err != nil {
+		return drivers.Snapshot{}, err
+	}
+	v, ok := h.Store.Volumes.Get(s.VolumeID)
+	if !ok {
+		return drivers.Snapshot{}, model.Errorf(model.KindNotFound, "volume %s is gone", s.VolumeID)
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.Limits.LongCall)
+	defer cancel()
+	return tg.CreateSnapshot(ctx, h.Fleet.Call(s.Task), tg.Backend, drivers.CreateSnapshot{
+		ID: s.ID, Name: s.Name, TenantID: s.TenantID, ClusterID: h.Fleet.ClusterID,
+		Volume: drivers.VolumeRef{ID: v.ID, Pool: tg.Pool.Name, BackendData: v.BackendData},
+	})
+}
+
+func (h *Handler) giveUp(ctx context.Context, j *task.Job, err error) error {
+	return task.Advance(ctx, j, "snapshot.giveup", func(s *model.Snapshot, _ *db.Txn) error {
+		s.Task.Fail(err)
+		s.Task.Begin(model.StepUndo, h.Now())
+		return nil
+	})
+}
+
+func (h *Handler) unmake(ctx context.Context, s *model.Snapshot) error {
+	tg, err := h.Fleet.Target(s.PoolID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.Limits.Call)
+	defer cancel()
+	return tg.DeleteSnapshot(ctx, h.Fleet.Call(s.Task), tg.Backend, ref(s, tg))
+}
+
+func (h *Handler) undo(ctx context.Context, j *task.Job, s *model.Snapshot) error {
+	derr := h.unmake(ctx, s)
+	owe := derr != nil && (h.DockGone(s.Task, derr) || h.Judge(s.Task, derr) == steps.Fail)
+	if derr != nil && !owe {
+		return derr
+	}
+	return task.Advance(ctx, j, "snapshot.undone", func(s *model.Snapshot, t *db.Txn) error {
+		if owe {
+			if err := h.owe(t, s, "undo of a create: "+derr.Error()); err != nil {
+				return err
+			}
+		} else {
+			t.Account(s.PoolID, -s.Reserved)
+		}
+		s.Reserved, s.PoolID = 0, ""
+		h.close(s, model.Errorf(s.Task.FailureKind, "%s", s.Task.Failure))
+		return nil
+	})
+}
+
+func (h *Handler) owe(t *db.Txn, s *model.Snapshot, why string) error {
+	return h.Owe(t, &model.Debt{
+		Meta: model.Meta{TenantID: s.TenantID}, PoolID: s.PoolID, Resource: model.ResSnapshot, ObjectID: s.ID,
+		VolumeID: s.VolumeID, BackendData: s.BackendData, Reserved: s.Reserved, Reason: why,
+	})
+}
+
+func (h *Handler) remove(ctx context.Context, j *task.Job, s *model.Snapshot) error {
+	if s.PoolID == "" || s.Reserved == 0 {
+		return h.drop(ctx, j, nil)
+	}
+	err := h.unmake(ctx, s)
+	switch {
+	case err == nil:
+		return h.drop(ctx, j, nil)
+	case h.DockGone(s.Task, err):
+		return h.drop(ctx, j, err)
+	case h.Judge(s.Task, err) == steps.Retry:
+		return err
+	}
+	return task.Advance(ctx, j, "snapshot.errordeleting", func(s *model.Snapshot, _ *db.Txn) error {
+		s.Status, s.StatusReason = model.StatusErrorDeleting, err.Error()
+		s.Task.LastError, s.Task.ErrorKind = err.Error(), model.KindOf(err)
+		s.Task.End(model.TaskFailed, h.Now())
+		return nil
+	})
+}
+
+func (h *Handler) drop(ctx context.Context, j *task.Job, owed error) error {
+	return task.Drop(ctx, j, "snapshot.drop", func(s *model.Snapshot, t *db.Txn) error {
+		if owed != nil {
+			return h.owe(t, s, "delete: "+owed.Error())
+		}
+		t.Account(s.PoolID, -s.Reserved)
+		return nil
+	})
+}
+
+// end ends a create that left nothing on a backend.
+func (h *Handler) end(ctx context.Context, j *task.Job, label string, err error) error {
+	return task.Advance(ctx, j, label, func(s *model.Snapshot, _ *db.Txn) error {
+		s.PoolID, s.Reserved = "", 0
+		h.close(s, err)
+		return nil
+	})
+}
+
+func (h *Handler) close(s *model.Snapshot, err error) {
+	s.Status, s.StatusReason = model.StatusError, err.Error()
+	s.Task.LastError, s.Task.ErrorKind = err.Error(), model.KindOf(err)
+	state := model.TaskFailed
+	if s.Task.Cancel {
+		state = model.TaskCancelled
+	}
+	s.Task.End(state, h.Now())
+}

@@ -1,0 +1,124 @@
+// Package steps is what the handlers of all resources share: how failures of a
+// dock are judged, when retrying ends, and how a debt is left.
+package steps
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/osds-io/osds/pkg/controller/fleet"
+	"github.com/osds-io/osds/pkg/controller/task"
+	"github.com/osds-io/osds/pkg/db"
+	"github.com/osds-io/osds/pkg/model"
+)
+
+// Limits bound the work.
+type Limits struct {
+	// Create is how long a create may be tried before it is undone.
+	Create time.Duration
+	// Debt is how long a removal waits for a dock that is not there before it
+	// leaves a debt.
+	Debt time.Duration
+	// Call bounds a short call to a dock, LongCall one that may copy data.
+	Call, LongCall time.Duration
+	// Attempts is how often a step may fail with a definite error of unclear
+	// meaning (internal, busy) before it is given up.
+	Attempts int
+	// PerDock is how many steps run on one dock at a time; as many again may
+	// attach and detach.
+	PerDock int
+}
+
+// DefaultLimits are the limits where none are configured.
+func DefaultLimits() Limits {
+	return Limits{
+		Create: 10 * time.Minute, Debt: 30 * time.Second,
+		Call: 2 * time.Minute, LongCall: time.Hour, Attempts: 6, PerDock: 128,
+	}
+}
+
+// Base is embedded by every handler.
+type Base struct {
+	Store  *db.Store
+	Fleet  *fleet.Fleet
+	Limits Limits
+	Now    func() time.Time
+}
+
+// Verdict is what a failure means for the step.
+type Verdict int
+
+// The verdicts.
+const (
+	// Retry: try again later.
+	Retry Verdict = iota
+	// Fail: no retry will mend it.
+	Fail
+)
+
+// Judge decides about a dock's error. Unavailable and unknown outcomes are
+// always tried again: the next try looks. Unclear ones are, a few times.
+func (b *Base) Judge(t *model.Task, err error) Verdict {
+	switch model.KindOf(err) {
+	case model.KindUnavailable, model.KindUnknownOutcome, model.KindStale:
+		return Retry
+	case model.KindBusy, model.KindInternal, model.KindConflict:
+		if t.Attempts+1 < b.Limits.Attempts {
+			return Retry
+		}
+	}
+	return Fail
+}
+
+// StepSince is when the task's current step began.
+func StepSince(t *model.Task) time.Time {
+	if n := len(t.History); n > 0 {
+		return t.History[n-1].At
+	}
+	return t.CreatedAt
+}
+
+// DockGone says whether a removal has waited long enough for a dock that does
+// not answer, so that a debt is to be left.
+func (b *Base) DockGone(t *model.Task, err error) bool {
+	return model.IsKind(err, model.KindUnavailable, model.KindUnknownOutcome) && b.Now().Sub(StepSince(t)) > b.Limits.Debt
+}
+
+// Bulk is the class of ordinary steps on a pool's dock.
+func (b *Base) Bulk(poolID string) task.Class { return b.class(poolID, "bulk") }
+
+// Attach is the class of attaching and detaching.
+func (b *Base) Attach(poolID string) task.Class { return b.class(poolID, "attach") }
+
+func (b *Base) class(poolID, kind string) task.Class {
+	dock := "none"
+	if p, ok := b.Store.Pools.Get(poolID); ok {
+		dock = p.DockID
+	}
+	return task.Class{Name: kind + "/" + dock, Limit: b.Limits.PerDock}
+}
+
+// Control is the class of steps that call no dock.
+func (b *Base) Control() task.Class { return task.Class{Name: "control", Limit: 256} }
+
+// Owe adds a debt to a transaction: what is to be removed when the dock returns.
+// Its space stays reserved in the pool until then.
+func (b *Base) Owe(t *db.Txn, d *model.Debt) error {
+	p, ok := b.Store.Pools.Get(d.PoolID)
+	if !ok {
+		return model.Errorf(model.KindInternal, "a debt in pool %s, which is not known", d.PoolID)
+	}
+	now := b.Now().UTC()
+	d.ID = DebtID(d.Resource, d.ObjectID)
+	d.Name = fmt.Sprintf("%s %s", d.Resource, d.ObjectID)
+	d.CreatedAt, d.DockID = now, p.DockID
+	d.Task = model.NewTask(model.ResDebt, model.TaskSettle, model.StatusDeleting, "", now)
+	t.Create(d)
+	return nil
+}
+
+// DebtID names the debt for an object, so that it is owed once.
+func DebtID(res model.Resource, id string) string { return string(res) + "." + id }
+
+// Cancelled is the reason of a record whose create a user cancelled.
+const Cancelled = "cancelled by the user"

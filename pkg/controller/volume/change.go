@@ -1,0 +1,131 @@
+package volume
+
+import (
+	"context"
+
+	"github.com/osds-io/osds/pkg/controller/steps"
+	"github.com/osds-io/osds/pkg/controller/task"
+	"github.com/osds-io/osds/pkg/db"
+	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/model"
+)
+
+// extend reserves the growth first, in the transaction that says so, and then
+// grows. The backend's own figure decides what happened if it failed.
+func (h *Handler) extend(ctx context.Context, j *task.Job, v *model.Volume) error {
+	if v.Task.Step == model.StepReserve {
+		return h.reserveGrowth(ctx, j, v)
+	}
+	if v.Task.Cancel && v.Task.Attempts > 0 {
+		return h.look(ctx, j, v, model.Errorf(model.KindConflict, steps.Cancelled))
+	}
+	tg, err := h.Fleet.Target(v.PoolID)
+	if err != nil {
+		return err
+	}
+	cctx, cancel := context.WithTimeout(ctx, h.Limits.Call)
+	defer cancel()
+	got, err := tg.ExpandVolume(cctx, h.Fleet.Call(v.Task), tg.Backend, *ref(v, tg), v.Task.NewSize)
+	switch {
+	case err == nil:
+		return h.grown(ctx, j, got)
+	case h.Judge(v.Task, err) == steps.Retry:
+		return err
+	}
+	return h.look(ctx, j, v, err)
+}
+
+func (h *Handler) reserveGrowth(ctx context.Context, j *task.Job, v *model.Volume) error {
+	if v.Task.Cancel {
+		return h.back(ctx, j, "volume.notgrown", model.Errorf(model.KindConflict, steps.Cancelled), false)
+	}
+	p, ok := h.Fleet.Pool(v.PoolID)
+	if !ok {
+		return h.back(ctx, j, "volume.notgrown", model.Errorf(model.KindNotFound, "pool %s is gone", v.PoolID), false)
+	}
+	var full error
+	err := task.Advance(ctx, j, "volume.reserve", func(v *model.Volume, t *db.Txn) error {
+		// What an earlier extend that ended in error holds counts.
+		more := max(v.Task.NewSize-v.Reserved, 0)
+		if full = h.Fleet.Ledger.Reserve(v.PoolID, more, p.Limit()); full != nil {
+			return full
+		}
+		t.Account(v.PoolID, more)
+		v.Reserved += more
+		v.Task.Begin(model.StepApply, h.Now())
+		return nil
+	})
+	if full != nil {
+		return h.back(ctx, j, "volume.notgrown", full, false)
+	}
+	return err
+}
+
+// look asks the backend for the volume's size after a failed or cancelled
+// growth, and goes by that.
+func (h *Handler) look(ctx context.Context, j *task.Job, v *model.Volume, why error) error {
+	tg, err := h.Fleet.Target(v.PoolID)
+	if err != nil {
+		return err
+	}
+	ctx2, cancel := context.WithTimeout(ctx, h.Limits.Call)
+	defer cancel()
+	got, err := tg.GetVolume(ctx2, h.Fleet.Call(v.Task), tg.Backend, *ref(v, tg))
+	switch {
+	case err != nil && h.Judge(v.Task, err) == steps.Retry:
+		return err
+	case err != nil:
+		return task.Advance(ctx, j, "volume.errorextending", func(v *model.Volume, _ *db.Txn) error {
+			end(v, model.StatusErrorExtending, model.TaskFailed, why, h)
+			return nil
+		})
+	case got.Size >= v.Task.NewSize:
+		return h.grown(ctx, j, got)
+	}
+	return h.back(ctx, j, "volume.notgrown", why, true)
+}
+
+func (h *Handler) grown(ctx context.Context, j *task.Job, got drivers.Volume) error {
+	return task.Advance(ctx, j, "volume.extended", func(v *model.Volume, t *db.Txn) error {
+		v.Size = v.Task.NewSize
+		t.Account(v.PoolID, v.Size-v.Reserved)
+		v.Reserved = v.Size
+		if got.BackendData != nil {
+			v.BackendData = got.BackendData
+		}
+		end(v, settled(v), model.TaskSucceeded, nil, h)
+		return nil
+	})
+}
+
+// revert puts the volume back to a snapshot. A failure in the middle leaves its
+// contents undefined, which errorReverting says; it can be reverted again.
+func (h *Handler) revert(ctx context.Context, j *task.Job, v *model.Volume) error {
+	s, ok := h.Store.Snapshots.Get(v.Task.SnapshotID)
+	if !ok {
+		return h.back(ctx, j, "volume.notreverted", model.Errorf(model.KindNotFound, "snapshot %s is gone", v.Task.SnapshotID), false)
+	}
+	tg, err := h.Fleet.Target(v.PoolID)
+	if err != nil {
+		return err
+	}
+	cctx, cancel := context.WithTimeout(ctx, h.Limits.LongCall)
+	defer cancel()
+	_, err = tg.RevertVolume(cctx, h.Fleet.Call(v.Task), tg.Backend, *ref(v, tg),
+		drivers.SnapshotRef{ID: s.ID, VolumeID: v.ID, Pool: tg.Pool.Name, BackendData: s.BackendData})
+	switch {
+	case err == nil:
+		return task.Advance(ctx, j, "volume.reverted", func(v *model.Volume, _ *db.Txn) error {
+			end(v, settled(v), model.TaskSucceeded, nil, h)
+			return nil
+		})
+	case h.Judge(v.Task, err) == steps.Retry:
+		return err
+	case model.IsKind(err, model.KindUnsupported, model.KindInvalid, model.KindNotFound, model.KindBusy) && v.Task.PrevStatus != model.StatusErrorReverting:
+		return h.back(ctx, j, "volume.notreverted", err, false)
+	}
+	return task.Advance(ctx, j, "volume.errorreverting", func(v *model.Volume, _ *db.Txn) error {
+		end(v, model.StatusErrorReverting, model.TaskFailed, err, h)
+		return nil
+	})
+}

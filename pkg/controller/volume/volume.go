@@ -1,0 +1,336 @@
+// Package volume does the tasks of volumes: create, delete, extend, revert.
+package volume
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/osds-io/osds/pkg/controller/fleet"
+	"github.com/osds-io/osds/pkg/controller/selector"
+	"github.com/osds-io/osds/pkg/controller/steps"
+	"github.com/osds-io/osds/pkg/controller/task"
+	"github.com/osds-io/osds/pkg/db"
+	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/model"
+)
+
+// Handler does volumes' tasks.
+type Handler struct{ steps.Base }
+
+var _ task.Handler = (*Handler)(nil)
+
+// Class queues steps by the dock of the volume's pool.
+func (h *Handler) Class(rec model.Tasked) task.Class {
+	v := rec.(*model.Volume)
+	if v.PoolID == "" || v.Task.Step == model.StepPlace {
+		return h.Control()
+	}
+	return h.Bulk(v.PoolID)
+}
+
+// Step does the next step.
+func (h *Handler) Step(ctx context.Context, j *task.Job) error {
+	v := j.Rec.(*model.Volume)
+	t := v.Task
+	switch t.Kind {
+	case model.TaskCreate:
+		return h.create(ctx, j, v)
+	case model.TaskDelete:
+		return h.remove(ctx, j, v)
+	case model.TaskExtend:
+		return h.extend(ctx, j, v)
+	case model.TaskRevert:
+		return h.revert(ctx, j, v)
+	}
+	return h.fail(ctx, j, model.Errorf(model.KindInternal, "volumes have no task %q", t.Kind))
+}
+
+func (h *Handler) create(ctx context.Context, j *task.Job, v *model.Volume) error {
+	switch {
+	case v.Task.Step == model.StepUndo:
+		return h.undo(ctx, j, v)
+	case v.Task.Cancel:
+		return h.giveUp(ctx, j, model.Errorf(model.KindConflict, steps.Cancelled))
+	case v.Task.Step == model.StepPlace:
+		return h.place(ctx, j, v)
+	}
+	return h.provision(ctx, j, v)
+}
+
+// Request is what the selector is asked for a volume. An error says that what
+// the volume refers to is gone.
+func Request(s *db.Store, v *model.Volume) (selector.Request, error) {
+	r := selector.Request{Size: v.Size, AvailabilityZone: v.AvailabilityZone, PoolID: v.RequestedPoolID, MultiAttach: v.MultiAttach}
+	p, ok := s.Profiles.Get(v.ProfileID)
+	if !ok {
+		return r, model.Errorf(model.KindNotFound, "profile %s is gone", v.ProfileID)
+	}
+	r.Profile = p
+	switch {
+	case v.SnapshotID != "":
+		x, ok := s.Snapshots.Get(v.SnapshotID)
+		if !ok {
+			return r, model.Errorf(model.KindNotFound, "snapshot %s is gone", v.SnapshotID)
+		}
+		r.RequirePoolID, r.RequireWhy = x.PoolID, "its snapshot is there"
+		r.Needs = []string{model.AbilityClone}
+	case v.SourceVolumeID != "":
+		x, ok := s.Volumes.Get(v.SourceVolumeID)
+		if !ok {
+			return r, model.Errorf(model.KindNotFound, "source volume %s is gone", v.SourceVolumeID)
+		}
+		r.RequirePoolID, r.RequireWhy = x.PoolID, "its source volume is there"
+		r.Needs = []string{model.AbilityClone}
+	}
+	if v.GroupID != "" {
+		g, ok := s.Groups.Get(v.GroupID)
+		if !ok {
+			return r, model.Errorf(model.KindNotFound, "volume group %s is gone", v.GroupID)
+		}
+		if r.RequirePoolID != "" && r.RequirePoolID != g.PoolID {
+			return r, model.Errorf(model.KindConflict, "its source is in pool %s, its group in pool %s", r.RequirePoolID, g.PoolID)
+		}
+		r.RequirePoolID, r.RequireWhy = g.PoolID, "its group is there"
+	}
+	return r, nil
+}
+
+// place chooses a pool and reserves the size in the transaction that records
+// the placement.
+func (h *Handler) place(ctx context.Context, j *task.Job, v *model.Volume) error {
+	r, err := Request(h.Store, v)
+	if err != nil {
+		return h.fail(ctx, j, err)
+	}
+	for _, id := range v.Task.Excluded {
+		if r.Excluded == nil {
+			r.Excluded = map[string]string{}
+		}
+		r.Excluded[id] = "an earlier try there failed: " + v.Task.Failure
+	}
+	var why error
+	err = task.Advance(ctx, j, "volume.place", func(v *model.Volume, t *db.Txn) error {
+		pool, ex, err := h.Fleet.Place(r)
+		if ex != nil {
+			ex.ProfileID, ex.ProfileName = r.Profile.ID, r.Profile.Name
+			if b, merr := json.Marshal(ex); merr == nil {
+				t.PutRaw(db.ExplanationKey(v.ID), b, 0)
+			}
+		}
+		if err != nil {
+			why = err
+			end(v, model.StatusError, model.TaskFailed, err, h)
+			return nil
+		}
+		why = nil
+		v.PoolID, v.Reserved = pool.ID, r.Size
+		t.Account(pool.ID, r.Size)
+		v.Task.Begin(model.StepProvision, h.Now())
+		return nil
+	})
+	if err == nil && why != nil {
+		return nil
+	}
+	return err
+}
+
+func (h *Handler) provision(ctx context.Context, j *task.Job, v *model.Volume) error {
+	got, err := h.make(ctx, v)
+	if err != nil {
+		if h.Judge(v.Task, err) == steps.Retry && h.Now().Sub(v.Task.CreatedAt) < h.Limits.Create {
+			return err
+		}
+		return h.giveUp(ctx, j, err)
+	}
+	return task.Advance(ctx, j, "volume.created", func(v *model.Volume, _ *db.Txn) error {
+		v.Status, v.StatusReason = model.StatusAvailable, ""
+		v.BackendData, v.DurableName, v.DurableFormat = got.BackendData, got.DurableName, got.DurableFormat
+		v.Task.Failure, v.Task.FailureKind = "", ""
+		v.Task.End(model.TaskSucceeded, h.Now())
+		return nil
+	})
+}
+
+// make asks the dock for the volume.
+func (h *Handler) make(ctx context.Context, v *model.Volume) (drivers.Volume, error) {
+	tg, err := h.Fleet.Target(v.PoolID)
+	if err != nil {
+		return drivers.Volume{}, err
+	}
+	req := drivers.CreateVolume{
+		ID: v.ID, Name: v.Name, Pool: tg.Pool.Name, Size: v.Size,
+		TenantID: v.TenantID, ClusterID: h.Fleet.ClusterID,
+	}
+	limit := h.Limits.Call
+	switch {
+	case v.SnapshotID != "":
+		s, ok := h.Store.Snapshots.Get(v.SnapshotID)
+		if !ok {
+			return drivers.Volume{}, model.Errorf(model.KindNotFound, "snapshot %s is gone", v.SnapshotID)
+		}
+		req.Source = &drivers.Source{Snapshot: &drivers.SnapshotRef{ID: s.ID, VolumeID: s.VolumeID, Pool: tg.Pool.Name, BackendData: s.BackendData}, Size: s.Size}
+		limit = h.Limits.LongCall
+	case v.SourceVolumeID != "":
+		s, ok := h.Store.Volumes.Get(v.SourceVolumeID)
+		if !ok {
+			return drivers.Volume{}, model.Errorf(model.KindNotFound, "source volume %s is gone", v.SourceVolumeID)
+		}
+		req.Source = &drivers.Source{Volume: ref(s, tg), Size: s.Size}
+		limit = h.Limits.LongCall
+	}
+	if p, ok := h.Store.Profiles.Get(v.ProfileID); ok {
+		req.Profile = p
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return tg.CreateVolume(ctx, h.Fleet.Call(v.Task), tg.Backend, req)
+}
+
+func ref(v *model.Volume, tg *fleet.Target) *drivers.VolumeRef {
+	return &drivers.VolumeRef{ID: v.ID, Pool: tg.Pool.Name, BackendData: v.BackendData}
+}
+
+// giveUp begins to undo a create; one that has no place yet needs no undo.
+func (h *Handler) giveUp(ctx context.Context, j *task.Job, err error) error {
+	if j.Rec.(*model.Volume).PoolID == "" {
+		return h.fail(ctx, j, err)
+	}
+	return task.Advance(ctx, j, "volume.giveup", func(v *model.Volume, _ *db.Txn) error {
+		v.Task.Fail(err)
+		v.Task.Begin(model.StepUndo, h.Now())
+		return nil
+	})
+}
+
+// undo removes what the create may have left. Only then is the record in error,
+// or placed elsewhere if the pool turned out to be full. If the dock is gone,
+// the record ends in error and the removal is owed.
+func (h *Handler) undo(ctx context.Context, j *task.Job, v *model.Volume) error {
+	derr := h.unmake(ctx, v)
+	owe := derr != nil && (h.DockGone(v.Task, derr) || h.Judge(v.Task, derr) == steps.Fail)
+	if derr != nil && !owe {
+		return derr
+	}
+	return task.Advance(ctx, j, "volume.undone", func(v *model.Volume, t *db.Txn) error {
+		pool, n := v.PoolID, v.Reserved
+		why := model.Errorf(v.Task.FailureKind, "%s", v.Task.Failure)
+		v.PoolID, v.Reserved = "", 0
+		if owe {
+			if err := h.Owe(t, &model.Debt{
+				Meta: model.Meta{TenantID: v.TenantID}, PoolID: pool, Resource: model.ResVolume, ObjectID: v.ID,
+				BackendData: v.BackendData, Reserved: n, Reason: "undo of a create: " + derr.Error(),
+			}); err != nil {
+				return err
+			}
+		} else {
+			t.Account(pool, -n)
+			if why.Kind == model.KindExhausted && !v.Task.Cancel && v.RequestedPoolID == "" && v.SnapshotID == "" && v.SourceVolumeID == "" && v.GroupID == "" {
+				// The backend was fuller than it said: elsewhere, perhaps.
+				v.Task.Excluded = append(v.Task.Excluded, pool)
+				v.Task.Begin(model.StepPlace, h.Now())
+				return nil
+			}
+		}
+		state := model.TaskFailed
+		if v.Task.Cancel {
+			state = model.TaskCancelled
+		}
+		end(v, model.StatusError, state, why, h)
+		return nil
+	})
+}
+
+// unmake asks the dock to remove the volume; nil means that it is seen to be
+// absent.
+func (h *Handler) unmake(ctx context.Context, v *model.Volume) error {
+	tg, err := h.Fleet.Target(v.PoolID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.Limits.Call)
+	defer cancel()
+	return tg.DeleteVolume(ctx, h.Fleet.Call(v.Task), tg.Backend, *ref(v, tg))
+}
+
+func (h *Handler) remove(ctx context.Context, j *task.Job, v *model.Volume) error {
+	if v.PoolID == "" {
+		return h.drop(ctx, j, nil)
+	}
+	err := h.unmake(ctx, v)
+	switch {
+	case err == nil:
+		return h.drop(ctx, j, nil)
+	case h.DockGone(v.Task, err):
+		return h.drop(ctx, j, err)
+	case h.Judge(v.Task, err) == steps.Retry:
+		return err
+	}
+	return task.Advance(ctx, j, "volume.errordeleting", func(v *model.Volume, _ *db.Txn) error {
+		end(v, model.StatusErrorDeleting, model.TaskFailed, err, h)
+		return nil
+	})
+}
+
+// drop removes the record and frees its space, or, with owed, leaves the
+// removal as a debt that keeps the space.
+func (h *Handler) drop(ctx context.Context, j *task.Job, owed error) error {
+	return task.Drop(ctx, j, "volume.drop", func(v *model.Volume, t *db.Txn) error {
+		t.DeleteRaw(db.ExplanationKey(v.ID))
+		if owed == nil {
+			t.Account(v.PoolID, -v.Reserved)
+			return nil
+		}
+		return h.Owe(t, &model.Debt{
+			Meta: model.Meta{TenantID: v.TenantID}, PoolID: v.PoolID, Resource: model.ResVolume, ObjectID: v.ID,
+			BackendData: v.BackendData, Reserved: v.Reserved, Reason: "delete: " + owed.Error(),
+		})
+	})
+}
+
+// fail ends a task whose volume has nothing on a backend.
+func (h *Handler) fail(ctx context.Context, j *task.Job, err error) error {
+	return task.Advance(ctx, j, "volume.fail", func(v *model.Volume, _ *db.Txn) error {
+		state := model.TaskFailed
+		if v.Task.Cancel {
+			state = model.TaskCancelled
+		}
+		end(v, model.StatusError, state, err, h)
+		return nil
+	})
+}
+
+// end puts a volume and its task into their last state.
+func end(v *model.Volume, s model.Status, ts model.TaskState, err error, h *Handler) {
+	v.Status, v.StatusReason = s, ""
+	if err != nil {
+		v.StatusReason = err.Error()
+		v.Task.LastError, v.Task.ErrorKind = err.Error(), model.KindOf(err)
+	}
+	v.Task.End(ts, h.Now())
+}
+
+// back ends a task that failed without effect: the volume is as it was before.
+func (h *Handler) back(ctx context.Context, j *task.Job, label string, err error, release bool) error {
+	return task.Advance(ctx, j, label, func(v *model.Volume, t *db.Txn) error {
+		if release {
+			t.Account(v.PoolID, v.Size-v.Reserved)
+			v.Reserved = v.Size
+		}
+		state := model.TaskFailed
+		if v.Task.Cancel {
+			state = model.TaskCancelled
+		}
+		end(v, settled(v), state, err, h)
+		v.StatusReason = fmt.Sprintf("the last %s failed: %v", v.Task.Kind, err)
+		return nil
+	})
+}
+
+// settled is the status a volume goes back to.
+func settled(v *model.Volume) model.Status {
+	if v.Task.PrevStatus == model.StatusInUse {
+		return model.StatusInUse
+	}
+	return model.StatusAvailable
+}
