@@ -8,10 +8,8 @@ import (
 	"syscall"
 
 	"github.com/osds-io/osds/internal/cli"
+	"github.com/osds-io/osds/internal/version"
 )
-
-// version is set by the build.
-var version = "dev"
 
 func main() { os.Exit(run()) }
 
@@ -19,6 +17,6 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return cli.Run(ctx, cli.Env{
-		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version,
+		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version.Version,
 	})
 }

@@ -356,7 +356,7 @@ func TestRequests(t *testing.T) {
 			`PUT /host/hosts/` + hostID + ` {"initiators":[{"portName":"iqn.a:b","protocol":"iscsi"},{"portName":"iqn.c:d","protocol":"iscsi"}]}`},
 		{[]string{"host", "initiator", "remove", "h1", "iqn.a:b"}, `PUT /host/hosts/` + hostID + ` {"initiators":[]}`},
 		{[]string{"task", "list", "--state", "active", "--resource", "volume", "--resourceId", volID},
-			"GET /tasks?limit=50&resource=volumes&resourceId=" + volID + "&sortDir=desc&sortKey=id&state=active"},
+			"GET /tasks?limit=50&resource=volumes&resourceId=" + volID + "&state=active"},
 		{[]string{"task", "retry", taskID}, "POST /tasks/" + taskID + "/retry"},
 		{[]string{"task", "cancel", taskID}, "POST /tasks/" + taskID + "/cancel"},
 	} {
@@ -517,7 +517,7 @@ func TestMoreRows(t *testing.T) {
 		return true
 	})
 	r := s.run(t, "volume", "list", "--limit", "1", "-o", "name")
-	if r.out != volID+"\n" || r.err != "1 of 2 shown: use --all for all, or --limit and --offset\n" || pages != 1 {
+	if r.out != volID+"\n" || r.err != "1 of 2 shown: use --all for all, or a larger --limit\n" || pages != 1 {
 		t.Errorf("%+v", r)
 	}
 	if r = s.run(t, "volume", "list", "--all", "-o", "name"); r.out != volID+"\n"+volID2+"\n" || r.err != "" {

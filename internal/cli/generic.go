@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"sort"
 	"strconv"
@@ -23,6 +24,8 @@ type listFlags struct {
 	limit, offset    int
 	all, watch       bool
 	sortKey, sortDir string
+	// unsorted lists have an order of their own, and no offsets.
+	unsorted bool
 	// filters are flags that are fields with the value wanted.
 	filters map[string]*string
 }
@@ -31,9 +34,11 @@ type listFlags struct {
 func (l *listFlags) add(cmd *cobra.Command, filters []string) {
 	f := cmd.Flags()
 	f.IntVar(&l.limit, "limit", 50, "show at most this many")
-	f.IntVar(&l.offset, "offset", 0, "pass over this many")
-	f.StringVar(&l.sortDir, "sortDir", "desc", "asc or desc")
-	f.StringVar(&l.sortKey, "sortKey", "id", "sort by this field")
+	if !l.unsorted {
+		f.IntVar(&l.offset, "offset", 0, "pass over this many")
+		f.StringVar(&l.sortDir, "sortDir", "desc", "asc or desc")
+		f.StringVar(&l.sortKey, "sortKey", "id", "sort by this field")
+	}
 	f.BoolVar(&l.all, "all", false, "show all, without a limit")
 	f.BoolVarP(&l.watch, "watch", "w", false, "go on and show changes as they come")
 	l.filters = map[string]*string{}
@@ -46,7 +51,7 @@ func (a *app) query(l *listFlags) (client.Query, error) {
 	if l.limit < 0 || l.offset < 0 {
 		return client.Query{}, a.usage("--limit and --offset must not be negative")
 	}
-	if l.sortDir != "asc" && l.sortDir != "desc" {
+	if !l.unsorted && l.sortDir != "asc" && l.sortDir != "desc" {
 		return client.Query{}, a.usage("--sortDir %q is not asc or desc", l.sortDir)
 	}
 	q := client.Query{Limit: l.limit, Offset: l.offset, SortKey: l.sortKey, SortDir: l.sortDir, Filter: url.Values{}}
@@ -63,45 +68,50 @@ func listCmd[T any](a *app, v *view[T], get func(*client.Client) client.Reader[T
 	var l listFlags
 	cmd := &cobra.Command{Use: "list", Short: "List " + v.noun + "s", Args: args(0, 0)}
 	l.add(cmd, filters)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		q, err := a.query(&l)
-		if err != nil {
-			return err
-		}
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		r := get(c)
-		if l.watch {
-			return watch(cmd.Context(), a, v, r, q, "")
-		}
-		if l.limit == 0 && !l.all {
-			return printList(a, v, nil)
-		}
-		if l.all {
-			q.Limit = client.DefaultPage
-			items, err := r.Collect(cmd.Context(), q, 0)
-			if err != nil {
-				return err
-			}
-			return printList(a, v, items)
-		}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runList(cmd, a, v, get, &l) }
+	return cmd
+}
+
+func runList[T any](cmd *cobra.Command, a *app, v *view[T], get func(*client.Client) client.Reader[T], l *listFlags) error {
+	q, err := a.query(l)
+	if err != nil {
+		return err
+	}
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	r := get(c)
+	if l.watch {
+		return watch(cmd.Context(), a, v, r, q, "")
+	}
+	want := l.limit
+	if l.all {
+		want, q.Limit = math.MaxInt, client.DefaultPage
+	}
+	items, total, more := []*T{}, -1, false
+	for want > 0 {
 		p, err := r.List(cmd.Context(), q)
 		if err != nil {
 			return err
 		}
-		if err := printList(a, v, p.Items); err != nil {
-			return err
+		items, total, more = append(items, p.Items...), max(total, p.Total), p.Next != ""
+		// A server gives at most so many at a time.
+		if len(items) >= want || !more {
+			break
 		}
-		if p.Next != "" && p.Total > len(p.Items) {
-			a.note("%d of %d shown: use --all for all, or --limit and --offset", len(p.Items), p.Total)
-		} else if p.Next != "" {
-			a.note("%d shown, there are more: use --all for all, or --limit and --offset", len(p.Items))
-		}
-		return nil
+		q.Marker, q.Offset, q.Limit = p.Next, 0, min(q.Limit, want-len(items))
 	}
-	return cmd
+	if err := printList(a, v, items); err != nil {
+		return err
+	}
+	switch {
+	case more && total > len(items):
+		a.note("%d of %d shown: use --all for all, or a larger --limit", len(items), total)
+	case more:
+		a.note("%d shown, there are more: use --all for all, or a larger --limit", len(items))
+	}
+	return nil
 }
 
 // showCmd shows one record.

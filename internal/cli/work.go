@@ -42,23 +42,17 @@ func (a *app) taskCmd() *cobra.Command {
 }
 
 func (a *app) taskListCmd() *cobra.Command {
-	get := func(c *client.Client) client.Reader[wire.TaskSpec] { return c.Tasks }
-	cmd := listCmd(a, taskView, get, "state", "resource", "resourceId", "kind")
-	cmd.Long = "States: active and done, or one of pending, running, waiting, succeeded, failed, cancelled."
-	run := cmd.RunE
-	cmd.RunE = func(cmd *cobra.Command, x []string) error {
-		given, err := cmd.Flags().GetString("resource")
+	l := listFlags{unsorted: true}
+	cmd := &cobra.Command{Use: "list", Short: "List tasks, the newest first", Args: args(0, 0),
+		Long: "States: active and done, or one of pending, running, waiting, succeeded, failed, cancelled."}
+	l.add(cmd, []string{"state", "resource", "resourceId"})
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		res, err := a.resource(*l.filters["resource"])
 		if err != nil {
 			return err
 		}
-		res, err := a.resource(given)
-		if err != nil {
-			return err
-		}
-		if err := cmd.Flags().Set("resource", string(res)); err != nil {
-			return err
-		}
-		return run(cmd, x)
+		*l.filters["resource"] = string(res)
+		return runList(cmd, a, taskView, func(c *client.Client) client.Reader[wire.TaskSpec] { return c.Tasks }, &l)
 	}
 	return cmd
 }
