@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer testStore.Close()
-		return m.Run()
+		return complete(m.Run())
 	}())
 }
 
@@ -60,6 +60,7 @@ type env struct {
 	store  *db.Store
 	url    string
 	tenant string
+	client *http.Client
 }
 
 func newEnv(t testing.TB, change ...func(*Deps)) *env {
@@ -73,7 +74,7 @@ func newEnv(t testing.TB, change ...func(*Deps)) *env {
 	s := newServer(d)
 	srv := httptest.NewServer(s)
 	t.Cleanup(func() { s.Close(); srv.Close() })
-	return &env{t: t, s: s, store: d.Store, url: srv.URL, tenant: unique("tenant")}
+	return &env{t: t, s: s, store: d.Store, url: srv.URL, tenant: unique("tenant"), client: checked(t)}
 }
 
 // as gives the same server for another tenant.
@@ -122,7 +123,7 @@ func (e *env) do(method, path string, body any, headers ...string) *reply {
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := e.client.Do(r)
 	if err != nil {
 		e.t.Fatalf("%s %s: %v", method, path, err)
 	}
