@@ -14,7 +14,7 @@ import (
 // grows. The backend's own figure decides what happened if it failed.
 func (h *Handler) extend(ctx context.Context, j *task.Job, v *model.Volume) error {
 	if v.Task.Step == model.StepReserve {
-		return h.reserveGrowth(ctx, j, v)
+		return h.reserveGrowth(j, v)
 	}
 	if v.Task.Cancel && v.Task.Attempts > 0 {
 		return h.look(ctx, j, v, model.Errorf(model.KindConflict, steps.Cancelled))
@@ -35,13 +35,13 @@ func (h *Handler) extend(ctx context.Context, j *task.Job, v *model.Volume) erro
 	return h.look(ctx, j, v, err)
 }
 
-func (h *Handler) reserveGrowth(ctx context.Context, j *task.Job, v *model.Volume) error {
+func (h *Handler) reserveGrowth(j *task.Job, v *model.Volume) error {
 	if v.Task.Cancel {
-		return h.back(ctx, j, "volume.notgrown", model.Errorf(model.KindConflict, steps.Cancelled), false)
+		return h.back(j, "volume.notgrown", model.Errorf(model.KindConflict, steps.Cancelled), false)
 	}
 	p, ok := h.Fleet.Pool(v.PoolID)
 	if !ok {
-		return h.back(ctx, j, "volume.notgrown", model.Errorf(model.KindNotFound, "pool %s is gone", v.PoolID), false)
+		return h.back(j, "volume.notgrown", model.Errorf(model.KindNotFound, "pool %s is gone", v.PoolID), false)
 	}
 	var full error
 	err := task.Advance(j, "volume.reserve", func(v *model.Volume, t *db.Txn) error {
@@ -56,7 +56,7 @@ func (h *Handler) reserveGrowth(ctx context.Context, j *task.Job, v *model.Volum
 		return nil
 	})
 	if full != nil {
-		return h.back(ctx, j, "volume.notgrown", full, false)
+		return h.back(j, "volume.notgrown", full, false)
 	}
 	return err
 }
@@ -82,7 +82,7 @@ func (h *Handler) look(ctx context.Context, j *task.Job, v *model.Volume, why er
 	case got.Size >= v.Task.NewSize:
 		return h.grown(j, got)
 	}
-	return h.back(ctx, j, "volume.notgrown", why, true)
+	return h.back(j, "volume.notgrown", why, true)
 }
 
 func (h *Handler) grown(j *task.Job, got drivers.Volume) error {
@@ -103,7 +103,7 @@ func (h *Handler) grown(j *task.Job, got drivers.Volume) error {
 func (h *Handler) revert(ctx context.Context, j *task.Job, v *model.Volume) error {
 	s, ok := h.Store.Snapshots.Get(v.Task.SnapshotID)
 	if !ok {
-		return h.back(ctx, j, "volume.notreverted", model.Errorf(model.KindNotFound, "snapshot %s is gone", v.Task.SnapshotID), false)
+		return h.back(j, "volume.notreverted", model.Errorf(model.KindNotFound, "snapshot %s is gone", v.Task.SnapshotID), false)
 	}
 	tg, err := h.Fleet.Target(v.PoolID)
 	if err != nil {
@@ -122,7 +122,7 @@ func (h *Handler) revert(ctx context.Context, j *task.Job, v *model.Volume) erro
 	case h.Judge(v.Task, err) == steps.Retry:
 		return err
 	case model.IsKind(err, model.KindUnsupported, model.KindInvalid, model.KindNotFound, model.KindBusy) && v.Task.PrevStatus != model.StatusErrorReverting:
-		return h.back(ctx, j, "volume.notreverted", err, false)
+		return h.back(j, "volume.notreverted", err, false)
 	}
 	return task.Advance(j, "volume.errorreverting", func(v *model.Volume, _ *db.Txn) error {
 		end(v, model.StatusErrorReverting, model.TaskFailed, err, h)
