@@ -38,6 +38,7 @@ type hub struct {
 	next   int64 // sequence number of the next event; ring[seq%len] is event seq
 	first  int64 // sequence number of the oldest event kept
 	floor  int64 // the history is whole from after this revision on
+	floorN int   // ... and from after this event of it; -1 if none was dropped
 	wake   chan struct{}
 	closed bool
 	// epoch counts resets: readers from before one have to list again.
@@ -54,7 +55,7 @@ func newHub(n int) *hub {
 
 func (h *hub) start(rev int64) {
 	h.mu.Lock()
-	h.floor = rev
+	h.floor, h.floorN = rev, -1
 	h.mu.Unlock()
 }
 
@@ -70,7 +71,7 @@ func (h *hub) publish(rev int64, evs []Event) {
 	for _, e := range evs {
 		slot := &h.ring[h.next%int64(len(h.ring))]
 		if h.next-h.first == int64(len(h.ring)) {
-			h.floor = slot.Rev
+			h.floor, h.floorN = slot.Rev, slot.N
 			h.first++
 		}
 		kept := e
@@ -95,7 +96,7 @@ func (h *hub) publish(rev int64, evs []Event) {
 func (h *hub) reset(rev int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.first, h.floor = h.next, rev
+	h.first, h.floor, h.floorN = h.next, rev, -1
 	h.epoch++
 	if h.closed {
 		return
@@ -135,6 +136,14 @@ func (h *hub) subscribe(f func(Event)) (stop func()) {
 	}
 }
 
+// Resets counts how often the cache was loaded anew because events were lost.
+// Whoever keeps something up to date by OnEvent has to begin again when it grows.
+func (s *Store) Resets() int64 {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	return s.hub.epoch
+}
+
 // Stream reads events in order, from after a position.
 type Stream struct {
 	h     *hub
@@ -151,7 +160,7 @@ func (s *Store) Stream(rev int64, n int) (st *Stream, ok bool) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if rev < h.floor {
+	if rev < h.floor || (rev == h.floor && n >= 0 && n < h.floorN) {
 		return nil, false
 	}
 	seq := h.first

@@ -154,8 +154,11 @@ func (s *Store) apply(evs []*clientv3.Event) {
 			n++
 		}
 		out := s.applyRevision(rev, evs[:n])
-		s.advance(rev)
+		// Published first: whoever waits for a revision finds what OnEvent
+		// keeps up to date there too, and a stream that begins after a revision
+		// does not get it.
 		s.hub.publish(rev, out)
+		s.advance(rev)
 		evs = evs[n:]
 	}
 }
