@@ -161,7 +161,7 @@ func (x *step) next(s state) {
 func (x *step) users(s state) {
 	for v := range s.Vols {
 		r := s.Vols[v]
-		if !r.Asked {
+		if !r.Asked && (v == 0 || s.Vols[v-1].Asked) { // volumes differ in nothing else
 			n := s
 			n.Vols[v] = volume{Asked: true, Status: creating, Step: place}
 			x.work(n)
