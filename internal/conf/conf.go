@@ -3,8 +3,8 @@
 //
 // A configuration is a plain struct. Its values before Load are the defaults;
 // above them come the YAML file, then the environment, then flags. Keys are the
-// fields' yaml tags (or their names with a lower-case first letter), joined with
-// dots: api.listen. Tags:
+// fields' yaml tags (or their json tags, or their names with a lower-case first
+// letter), joined with dots: api.listen. Tags:
 //
 //	yaml:"listen"        the key
 //	doc:"..."            one or two sentences for docs/configuration.md

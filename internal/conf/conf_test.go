@@ -309,3 +309,20 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+// A pool's extras are written in drivers' files under their wire names.
+func TestWireNames(t *testing.T) {
+	var c struct {
+		Pool map[string]struct {
+			Extras model.PoolExtras `yaml:"extras"`
+		} `yaml:"pool"`
+	}
+	err := Parse(&c, "d.yaml", []byte("pool: {p: {extras: {ioConnectivity: {maxIOPS: 7}, dataProtection: {recoveryGeographicObjective: Rack}}}}"))
+	if x := c.Pool["p"].Extras; err != nil || x.IOConnectivity.MaxIOPS != 7 || x.DataProtection.RecoveryGeographicObject != "Rack" {
+		t.Errorf("%+v, %v", x, err)
+	}
+	err = Parse(&c, "d.yaml", []byte("pool: {p: {extras: {ioConectivity: {}}}}"))
+	if err == nil || !strings.Contains(err.Error(), `"pool.p.extras.ioConnectivity"`) {
+		t.Error(err)
+	}
+}

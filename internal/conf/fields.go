@@ -28,6 +28,10 @@ func structFields(t reflect.Type) []structField {
 	for i := range t.NumField() {
 		sf := t.Field(i)
 		tag, _, _ := strings.Cut(sf.Tag.Get("yaml"), ",")
+		if _, given := sf.Tag.Lookup("yaml"); !given {
+			// Records that stand in a configuration keep their wire names.
+			tag, _, _ = strings.Cut(sf.Tag.Get("json"), ",")
+		}
 		if tag == "-" || (!sf.IsExported() && !sf.Anonymous) {
 			continue
 		}

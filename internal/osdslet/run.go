@@ -64,7 +64,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	if d.c.TLS.Set() {
-		id, err := tlsconf.Load(d.c.TLS, tlsconf.RoleOsdslet)
+		id, err := tlsconf.Load(d.c.TLS, tlsconf.RoleLet)
 		if err != nil {
 			return err
 		}
@@ -251,4 +251,3 @@ func (d *daemon) serverOptions() []grpc.ServerOption {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
 	}
 }
-

@@ -41,7 +41,6 @@ type call struct {
 	status  int
 	started bool // the answer's head is written
 	err     error
-	cause   any // of a panic
 }
 
 // store is the store.
@@ -93,7 +92,6 @@ func (c *call) finish() {
 		if p == http.ErrAbortHandler {
 			panic(p)
 		}
-		c.cause = p
 		c.s.Log.WithFields(logrus.Fields{"request": c.id, "method": c.r.Method, "path": c.r.URL.Path, "stack": string(debug.Stack())}).
 			Errorf("panic: %v", p)
 		if c.started {

@@ -17,8 +17,8 @@ type answer struct {
 	// record says that the body shows one record, which the change writes: the
 	// answer then has an entity tag.
 	record bool
-	// rev is the record's present revision, for a change that has nothing to
-	// write.
+	// rev is the record's present revision, for a change that turns out to have
+	// nothing to write.
 	rev int64
 }
 

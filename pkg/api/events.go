@@ -25,13 +25,8 @@ const (
 	eventFlush = 128 << 10
 	// eventWrite is how long a client may take for one of these.
 	eventWrite = 10 * time.Second
-	// eventKeepAlive is how often a silent stream says that it lives.
-	eventKeepAlive = 15 * time.Second
 	// maxStreams bounds the streams of one server.
 	maxStreams = 1024
-	// aheadWait is how long a stream waits for a position that this server has
-	// not reached; its client may have it from another server.
-	aheadWait = 2 * time.Second
 )
 
 func (s *Server) routesEvents(r *mux.Router) {
@@ -44,10 +39,15 @@ type streams struct {
 	end context.CancelFunc
 	mu  sync.Mutex
 	n   int
+	// keepAlive is how often a silent stream says that it lives.
+	keepAlive time.Duration
+	// ahead is how long a stream waits for a position that this server has not
+	// reached; its client may have it from another server.
+	ahead time.Duration
 }
 
 func newStreams() *streams {
-	x := &streams{}
+	x := &streams{keepAlive: 15 * time.Second, ahead: 2 * time.Second}
 	x.ctx, x.end = context.WithCancel(context.Background())
 	return x
 }
@@ -243,7 +243,7 @@ func (w *eventWriter) run(ctx context.Context) {
 	}
 	w.hello()
 	for w.flush() == nil {
-		wait, cancel := context.WithTimeout(ctx, time.Until(w.sent.Add(eventKeepAlive)))
+		wait, cancel := context.WithTimeout(ctx, time.Until(w.sent.Add(w.s.streams.keepAlive)))
 		evs, err := st.Next(wait, eventBatch)
 		cancel()
 		switch {
@@ -261,7 +261,7 @@ func (w *eventWriter) run(ctx context.Context) {
 		default: // the store is closing
 			return
 		}
-		if time.Since(w.sent) >= eventKeepAlive {
+		if time.Since(w.sent) >= w.s.streams.keepAlive {
 			w.keepAlive()
 		}
 	}
@@ -272,7 +272,7 @@ func (w *eventWriter) begin(ctx context.Context) (*db.Stream, bool) {
 	if w.at.rev > w.s.Store.Rev() {
 		// Read from a server that is ahead of this one, or from a store that
 		// was set back to an older state since.
-		wait, cancel := context.WithTimeout(ctx, aheadWait)
+		wait, cancel := context.WithTimeout(ctx, w.s.streams.ahead)
 		defer cancel()
 		if w.s.Store.WaitRev(wait, w.at.rev) != nil {
 			return nil, false

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/model"
 	"github.com/osds-io/osds/pkg/model/wire"
@@ -147,12 +145,12 @@ func (c *call) replay(st *stored) error {
 // leases makes the lease that stored answers share.
 type leases struct {
 	mu   sync.Mutex
-	id   clientv3.LeaseID
+	id   db.LeaseID
 	made time.Time
 }
 
 // get gives a lease that lasts for keepAnswers at least.
-func (l *leases) get(ctx context.Context, s *Server) (clientv3.LeaseID, error) {
+func (l *leases) get(ctx context.Context, s *Server) (db.LeaseID, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.id != 0 && time.Since(l.made) < leaseEvery {

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer testStore.Close()
-		return m.Run()
+		return complete(m.Run())
 	}())
 }
 
@@ -57,8 +57,10 @@ func unique(prefix string) string {
 type env struct {
 	t      testing.TB
 	s      *Server
+	store  *db.Store
 	url    string
 	tenant string
+	client *http.Client
 }
 
 func newEnv(t testing.TB, change ...func(*Deps)) *env {
@@ -72,7 +74,7 @@ func newEnv(t testing.TB, change ...func(*Deps)) *env {
 	s := newServer(d)
 	srv := httptest.NewServer(s)
 	t.Cleanup(srv.Close)
-	return &env{t: t, s: s, url: srv.URL, tenant: unique("tenant")}
+	return &env{t: t, s: s, store: d.Store, url: srv.URL, tenant: unique("tenant"), client: checked(t)}
 }
 
 // as gives the same server for another tenant.
@@ -121,7 +123,7 @@ func (e *env) do(method, path string, body any, headers ...string) *reply {
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := e.client.Do(r)
 	if err != nil {
 		e.t.Fatalf("%s %s: %v", method, path, err)
 	}
@@ -195,9 +197,9 @@ func (e *env) commit(t *db.Txn) {
 	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	rev, err := testStore.Commit(ctx, t)
+	rev, err := e.store.Commit(ctx, t)
 	if err == nil {
-		err = testStore.WaitRev(ctx, rev)
+		err = e.store.WaitRev(ctx, rev)
 	}
 	if err != nil {
 		e.t.Fatalf("commit %s: %v", t.Label, err)

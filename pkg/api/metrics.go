@@ -70,7 +70,7 @@ func (c *storeCollector) Collect(ch chan<- prometheus.Metric) {
 	c.gauge(ch, "event_streams", float64(c.s.streams.open()))
 	var epoch, leading float64
 	if l := c.s.Leader(); l != nil {
-		epoch, leading = float64(l.Epoch), flag(l.Instance == st.Instance())
+		epoch, leading = float64(l.Epoch), oneIf(l.Instance == st.Instance())
 	}
 	c.gauge(ch, "leader_epoch", epoch)
 	c.gauge(ch, "leading", leading)
@@ -114,17 +114,17 @@ func (c *storeCollector) pools(ch chan<- prometheus.Metric) {
 		c.gauge(ch, "pool_limit_bytes", float64(p.Limit()), p.ID, p.Name)
 		c.gauge(ch, "pool_total_bytes", float64(total), p.ID, p.Name)
 		c.gauge(ch, "pool_free_bytes", float64(free), p.ID, p.Name)
-		c.gauge(ch, "pool_up", flag(status == model.StatusAvailable), p.ID, p.Name)
+		c.gauge(ch, "pool_up", oneIf(status == model.StatusAvailable), p.ID, p.Name)
 	}
 	for i, d := range st.Docks.All() {
 		if i == maxLabelled {
 			break
 		}
-		c.gauge(ch, "dock_up", flag(d.Status == model.StatusAvailable), d.ID, d.Name)
+		c.gauge(ch, "dock_up", oneIf(d.Status == model.StatusAvailable), d.ID, d.Name)
 	}
 }
 
-func flag(b bool) float64 {
+func oneIf(b bool) float64 {
 	if b {
 		return 1
 	}

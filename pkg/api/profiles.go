@@ -104,7 +104,10 @@ func (s *Server) updateProfile(c *call) error {
 		if err != nil {
 			return nil, err
 		}
-		p := old.Clone()
+		p, err := s.unmarked(old)
+		if err != nil {
+			return nil, err
+		}
 		if err := in.nameAndDescription(&p.Meta, func(n string) error { return model.ValidateName("name", n, true) }); err != nil {
 			return nil, err
 		}
@@ -130,6 +133,17 @@ func (s *Server) updateProfile(c *call) error {
 		t.Update(p)
 		return done(wire.FromProfile(p)), nil
 	})
+}
+
+// unmarked gives a copy of a profile to change. One that is being deleted is not
+// changed, unless nobody goes on with the deletion.
+func (s *Server) unmarked(p *model.Profile) (*model.Profile, error) {
+	if p.Deleting && s.now().Sub(p.UpdatedAt) <= abandoned {
+		return nil, model.Errorf(model.KindBusy, "profile %s is being deleted", p.ID)
+	}
+	c := p.Clone()
+	c.Deleting = false
+	return c, nil
 }
 
 func mergeCustom(p *model.Profile, custom map[string]any) {
@@ -197,7 +211,10 @@ func (c *call) changeCustom(label string, f func(p *model.Profile) (*answer, err
 		if err := c.ifMatch(old.Rev); err != nil {
 			return nil, err
 		}
-		p := old.Clone()
+		p, err := c.s.unmarked(old)
+		if err != nil {
+			return nil, err
+		}
 		a, err := f(p)
 		if err != nil {
 			return nil, err
@@ -222,35 +239,44 @@ func (s *Server) deleteProfile(c *call) error {
 		return err
 	}
 	defer release()
-	matched := false
-	return c.change("api.profile.delete", func(t *db.Txn) (*answer, error) {
+	var marked *model.Profile
+	err = c.change("api.profile.delete", func(t *db.Txn) (*answer, error) {
 		p, err := c.profile()
 		if err != nil {
 			return nil, err
 		}
-		if !matched {
+		if marked == nil { // the mark itself changes the revision
 			if err := c.ifMatch(p.Rev); err != nil {
 				return nil, err
 			}
-			matched = true // the mark itself changes the revision
 		}
-		if err := s.dependants(p); err != nil { // the cheap answer first
+		if err := s.dependants(p); err != nil { // most are refused here, unmarked
 			return nil, err
 		}
 		if p, err = s.markDeleting(c.ctx, p, true); err != nil {
 			return nil, err
 		}
+		marked = p
 		if err := s.dependants(p); err != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), 5*time.Second)
-			defer cancel()
-			if _, cerr := s.markDeleting(ctx, p, false); cerr != nil {
-				s.Log.WithError(cerr).Warnf("profile %s stays marked as being deleted for %s", p.ID, abandoned)
-			}
 			return nil, err
 		}
 		t.Remove(p).DeleteRaw(profileName(p.Name))
 		return &answer{status: http.StatusOK}, nil
 	})
+	if err != nil && marked != nil {
+		s.unmark(c.ctx, marked)
+	}
+	return err
+}
+
+// unmark takes the mark away again after a deletion that came to nothing, even
+// if the client has gone. Where it cannot, creates do it later.
+func (s *Server) unmark(ctx context.Context, p *model.Profile) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if _, err := s.markDeleting(ctx, p, false); err != nil && !model.IsKind(err, model.KindConflict) {
+		s.Log.WithError(err).Warnf("profile %s stays marked as being deleted for %s", p.ID, abandoned)
+	}
 }
 
 // markDeleting sets or clears the mark and gives the profile as written. A

@@ -13,16 +13,16 @@ import (
 // anew, as a new task, if its record is in the error state that the failure left
 // behind: with all that the first request was checked for checked again.
 func (s *Server) retryTask(c *call) error {
+	const failed = "retry task failed: "
+	if x, err := c.liveTask(); err == nil && x.rec.CurrentTask().Active() && x.rec.CurrentTask().NextRun.IsZero() {
+		return c.JSON(http.StatusAccepted, x.spec(s.now())) // it waits for nothing
+	}
 	return c.change("api.task.retry", func(t *db.Txn) (*answer, error) {
-		const failed = "retry task failed: "
 		x, err := c.liveTask()
 		if err != nil {
 			return nil, prefixed(failed, err)
 		}
 		if x.rec.CurrentTask().Active() {
-			if x.rec.CurrentTask().NextRun.IsZero() {
-				return &answer{status: http.StatusAccepted, body: x.spec(s.now()), rev: x.rec.Base().Rev}, nil
-			}
 			rec, k := withTask(x.rec)
 			k.NextRun = time.Time{}
 			rec.Base().UpdatedAt = s.now()

@@ -226,16 +226,17 @@ func withTask(r model.Tasked) (model.Tasked, *model.Task) {
 // cancelTask asks a task to undo itself. The worker looks at the wish before
 // each step, and is woken if it waits.
 func (s *Server) cancelTask(c *call) error {
+	const failed = "cancel task failed: "
+	if x, err := c.liveTask(); err == nil && x.rec.CurrentTask().Active() && x.rec.CurrentTask().Cancel {
+		return c.JSON(http.StatusAccepted, x.spec(s.now())) // asked for already
+	}
 	return c.change("api.task.cancel", func(t *db.Txn) (*answer, error) {
 		x, err := c.liveTask()
 		if err != nil {
-			return nil, prefixed("cancel task failed: ", err)
+			return nil, prefixed(failed, err)
 		}
 		if err := mayCancel(x, s.now()); err != nil {
-			return nil, prefixed("cancel task failed: ", err)
-		}
-		if x.rec.CurrentTask().Cancel {
-			return &answer{status: http.StatusAccepted, body: x.spec(s.now()), rev: x.rec.Base().Rev}, nil
+			return nil, prefixed(failed, err)
 		}
 		rec, k := withTask(x.rec)
 		k.Cancel, k.NextRun = true, time.Time{}

@@ -119,7 +119,8 @@ func (e *Elector) campaign(ctx context.Context) error {
 	}
 	faults.Point("leader.take.after")
 	e.info.Store(&info)
-	return e.lead(ctx, lease.ID, info, resp.Header.Revision)
+	// etcd may grant more than was asked for.
+	return e.lead(ctx, lease.ID, time.Duration(lease.TTL)*time.Second, info, resp.Header.Revision)
 }
 
 // await returns when the leader's key goes away.
@@ -141,7 +142,7 @@ func (e *Elector) await(ctx context.Context, rev int64) error {
 	return nil
 }
 
-func (e *Elector) lead(ctx context.Context, lease clientv3.LeaseID, info LeaderInfo, rev int64) error {
+func (e *Elector) lead(ctx context.Context, lease clientv3.LeaseID, ttl time.Duration, info LeaderInfo, rev int64) error {
 	s := e.Store
 	lctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -170,7 +171,7 @@ func (e *Elector) lead(ctx context.Context, lease clientv3.LeaseID, info LeaderI
 	}()
 	// The lease may end while this process is stopped; the guard of the lanes
 	// is what counts, this only ends the work early.
-	deadline := time.NewTimer(e.TTL)
+	deadline := time.NewTimer(ttl)
 	defer deadline.Stop()
 	for running := true; running; {
 		select {
@@ -179,7 +180,7 @@ func (e *Elector) lead(ctx context.Context, lease clientv3.LeaseID, info LeaderI
 				running = false
 				break
 			}
-			deadline.Reset(e.TTL)
+			deadline.Reset(ttl)
 		case <-deadline.C:
 			running = false
 		case <-lctx.Done():

@@ -187,7 +187,7 @@ func (s *Store) GetRaw(ctx context.Context, key string) ([]byte, int64, error) {
 }
 
 // Lease makes a lease for keys that end by themselves.
-func (s *Store) Lease(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, error) {
+func (s *Store) Lease(ctx context.Context, ttl time.Duration) (LeaseID, error) {
 	r, err := s.cli.Grant(ctx, int64(ttl/time.Second))
 	if err != nil {
 		return 0, storeError(err)

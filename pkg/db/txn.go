@@ -16,6 +16,9 @@ const maxTxnOps = 128
 // Absent as a guard's revision demands that the key does not exist.
 const Absent int64 = 0
 
+// LeaseID names a lease: keys with it end when it does.
+type LeaseID = clientv3.LeaseID
+
 // Guard is a condition of a transaction: the key was last modified at Rev.
 type Guard struct {
 	Key string
@@ -27,7 +30,7 @@ type Op struct {
 	key    string
 	value  []byte
 	delete bool
-	lease  clientv3.LeaseID
+	lease  LeaseID
 	rec    model.Record // what value encodes; nil for keys the cache does not hold
 }
 
@@ -93,7 +96,7 @@ func (t *Txn) Put(r model.Record) *Txn {
 }
 
 // PutRaw writes a key that is not a record, such as a name's reservation.
-func (t *Txn) PutRaw(key string, value []byte, lease clientv3.LeaseID) *Txn {
+func (t *Txn) PutRaw(key string, value []byte, lease LeaseID) *Txn {
 	t.Ops = append(t.Ops, Op{key: key, value: value, lease: lease})
 	return t
 }

@@ -203,7 +203,6 @@ func (d *Dock) newServer() *grpc.Server {
 	srv := grpc.NewServer(
 		grpc.Creds(d.creds.server),
 		grpc.MaxConcurrentStreams(uint32(d.cfg.Limits.MaxCalls)),
-		grpc.SharedWriteBuffer(true),
 		grpc.ConnectionTimeout(10*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

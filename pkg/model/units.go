@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
@@ -96,13 +97,15 @@ func (b *Bytes) UnmarshalText(t []byte) error {
 	return err
 }
 
-// UnmarshalJSON reads the number that stands in stored records; UnmarshalText,
-// which is for configuration, would otherwise be asked for a string.
+// UnmarshalJSON reads the number that records hold; without it UnmarshalText
+// would have JSON take nothing but strings. A string is read as configuration.
 func (b *Bytes) UnmarshalJSON(t []byte) error {
-	n, err := strconv.ParseInt(string(t), 10, 64)
-	if err != nil {
-		return fmt.Errorf("size %s is not a number of bytes", t)
+	if len(t) > 0 && t[0] == '"' {
+		var s string
+		if err := json.Unmarshal(t, &s); err != nil {
+			return err
+		}
+		return b.UnmarshalText([]byte(s))
 	}
-	*b = Bytes(n)
-	return nil
+	return json.Unmarshal(t, (*int64)(b))
 }

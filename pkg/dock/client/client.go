@@ -144,7 +144,6 @@ func dialOptions(creds credentials.TransportCredentials) []grpc.DialOption {
 		// Trying again is the controllers' affair: they look first.
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage), grpc.StaticMethod()),
 	}
 }

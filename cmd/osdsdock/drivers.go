@@ -1,0 +1,14 @@
+package main
+
+import (
+	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/drivers/sample"
+)
+
+// linked are the drivers that this osdsdock can serve backends with, by the name
+// that a backend's driver key takes.
+func linked() map[string]drivers.Factory {
+	return map[string]drivers.Factory{
+		"sample": sample.Factory,
+	}
+}
