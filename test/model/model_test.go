@@ -64,7 +64,8 @@ func (v verdict) String() string {
 // TestProtocol: with every rule in force the invariants hold in every state.
 func TestProtocol(t *testing.T) {
 	for name, b := range map[string]budget{
-		"two changes of leader":            {takes: 2, fails: 1, deletes: 1},
+		"two changes of leader":            {takes: 2, deletes: 1},
+		"a change and two failures":        {takes: 1, fails: 2, deletes: 1},
 		"a late call and a change":         {takes: 1, lates: 1, fails: 1, deletes: 1},
 		"two late calls":                   {lates: 2, fails: 1, deletes: 1},
 		"the dock goes away":               {downs: 1, fails: 1, lates: 1, deletes: 1},
