@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,6 +57,28 @@ func (c *Ctl) Run(args ...string) Result {
 		c.T.Fatalf("osdsctl %s did not end\n%s%s", strings.Join(args, " "), r.Out, r.Err)
 	}
 	return r
+}
+
+// Script runs another command with osdsctl in its path and the same environment;
+// it must succeed. Its whole process group ends with it.
+func (c *Ctl) Script(name string, args ...string) string {
+	c.T.Helper()
+	ctx, cancel := context.WithTimeout(c.T.Context(), Limit)
+	defer cancel()
+	cmd, out, _ := c.command(ctx, args...)
+	cmd.Path, cmd.Args[0] = Tool(c.T, name), name
+	cmd.Stderr = cmd.Stdout
+	cmd.Env = append(cmd.Env, "PATH="+filepath.Dir(c.s.Ctl)+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	cmd.SysProcAttr.Setpgid = true
+	err := c.s.spawn(cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
+	if err != nil {
+		c.T.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return out.String()
 }
 
 func (c *Ctl) command(ctx context.Context, args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {

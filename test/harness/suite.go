@@ -48,8 +48,9 @@ type Suite struct {
 }
 
 // Main builds the programs, runs the tests and cleans up. It is all that a
-// TestMain has to do.
-func Main(m *testing.M, s **Suite) int {
+// TestMain has to do. The checks in after are made if the whole package was run,
+// and well.
+func Main(m *testing.M, s **Suite, after ...func() error) int {
 	flag.Parse()
 	su, err := NewSuite()
 	if err != nil {
@@ -58,7 +59,27 @@ func Main(m *testing.M, s **Suite) int {
 	}
 	defer su.Close()
 	*s = su
-	return m.Run()
+	code := m.Run()
+	if code != 0 || partial() {
+		return code
+	}
+	for _, f := range after {
+		if err := f(); err != nil {
+			fmt.Println("--- FAIL:", err)
+			code = 1
+		}
+	}
+	return code
+}
+
+// partial says whether only some tests were asked for.
+func partial() bool {
+	for _, name := range []string{"test.run", "test.skip", "test.list"} {
+		if f := flag.Lookup(name); f != nil && f.Value.String() != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // NewSuite builds the programs into a directory of its own.
