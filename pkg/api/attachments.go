@@ -75,7 +75,7 @@ func (s *Server) createAttachment(c *call) error {
 			return nil, err
 		}
 		a.ID = id
-		t.Create(a)
+		createRecord(t, a)
 		return accepted(wire.FromAttachment(a)), nil
 	})
 }

@@ -160,7 +160,7 @@ func TestTenantsSeeOnlyTheirOwn(t *testing.T) {
 		if r := b.get(path).want(200); r.Body != "[]" {
 			t.Errorf("another tenant lists %s: %s", path, r.Body)
 		}
-		b.get(path+"/"+id).want(404)
+		b.get(path + "/" + id).want(404)
 		b.put(path+"/"+id, `{"name":"mine"}`).want(404)
 		b.del(path + "/" + id).want(404)
 		a.admin().get(path + "/" + id).want(200)

@@ -231,7 +231,9 @@ func TestRevisions(t *testing.T) {
 	// A revision that another server has, and this one sees only later.
 	e2 := newEnv(t, func(d *Deps) { d.RequestTimeout = 10 * time.Second }).as(e.tenant)
 	done := make(chan *reply)
-	go func() { done <- e2.get("/host/hosts/"+h.ID, wire.HeaderMinRevision, strconv.FormatInt(testStore.Rev()+1, 10)) }()
+	go func() {
+		done <- e2.get("/host/hosts/"+h.ID, wire.HeaderMinRevision, strconv.FormatInt(testStore.Rev()+1, 10))
+	}()
 	select {
 	case <-done:
 		t.Fatal("did not wait for the revision")

@@ -67,7 +67,7 @@ func (s *Server) createSnapshot(c *call) error {
 			return nil, prefixed("create volume snapshot failed: ", err)
 		}
 		x.ID = id
-		t.Create(x)
+		createRecord(t, x)
 		return accepted(wire.FromSnapshot(x)), nil
 	})
 }

@@ -55,7 +55,7 @@ func (s *Server) createVolume(c *call) error {
 		if err != nil {
 			return nil, err
 		}
-		t.Create(v)
+		createRecord(t, v)
 		return accepted(wire.FromVolume(v)), nil
 	})
 }

@@ -417,7 +417,10 @@ func TestOneObjectOneCall(t *testing.T) {
 				return err
 			},
 			func() error { return c.DeleteSnapshot(ctx, by, "mem", s) },
-			func() error { _, err := c.Export(ctx, by, "mem", drivers.Export{AttachmentID: "a", Volume: v}); return err },
+			func() error {
+				_, err := c.Export(ctx, by, "mem", drivers.Export{AttachmentID: "a", Volume: v})
+				return err
+			},
 			func() error { return c.Unexport(ctx, by, "mem", a) },
 		} {
 			wg.Go(func() {
@@ -758,7 +761,10 @@ func TestShutdownWithStuckCall(t *testing.T) {
 	d := docktest.Start(t, cfg, mem(drv), dock.Quick)
 	c := dialTo(t, d.Addr, nil, "mem")
 	created := make(chan error, 1)
-	go func() { _, err := c.CreateVolume(within(t, time.Minute), call(1, 1), "mem", newVolume("v")); created <- err }()
+	go func() {
+		_, err := c.CreateVolume(within(t, time.Minute), call(1, 1), "mem", newVolume("v"))
+		created <- err
+	}()
 	<-in
 	if err := d.Stop(); err == nil || !strings.Contains(err.Error(), "do not end") {
 		t.Errorf("stopped with %v", err)
@@ -783,7 +789,10 @@ func TestUnknownOutcomes(t *testing.T) {
 	defer srv.Stop()
 	c := dialTo(t, lis.Addr().String(), nil)
 	done := make(chan error, 1)
-	go func() { _, err := c.CreateVolume(within(t, time.Minute), call(1, 1), "mem", newVolume("v")); done <- err }()
+	go func() {
+		_, err := c.CreateVolume(within(t, time.Minute), call(1, 1), "mem", newVolume("v"))
+		done <- err
+	}()
 	<-in
 	srv.Stop() // in the middle of the call
 	wantKind(t, "a connection that broke", <-done, model.KindUnknownOutcome)

@@ -343,6 +343,9 @@ type Debt struct {
 	Task        *Task             `json:"task,omitempty"`
 }
 
+// DebtID is the id of the debt for an object: the object is owed once.
+func DebtID(res Resource, id string) string { return string(res) + "." + id }
+
 // Res is ResDebt.
 func (*Debt) Res() Resource { return ResDebt }
 

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/osds-io/osds/pkg/controller/fleet"
-	"github.com/osds-io/osds/pkg/controller/steps"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 	"github.com/osds-io/osds/pkg/model/wire"
@@ -168,7 +167,7 @@ func pages(f func(drivers.Page) (int, string, error)) error {
 
 // owed says whether a debt covers an object.
 func (d *Doctor) owed(res model.Resource, id string) bool {
-	_, ok := d.Store.Debts.Get(steps.DebtID(res, id))
+	_, ok := d.Store.Debts.Get(model.DebtID(res, id))
 	return ok
 }
 

@@ -109,16 +109,13 @@ func (b *Base) Owe(t *db.Txn, d *model.Debt) error {
 		return model.Errorf(model.KindInternal, "a debt in pool %s, which is not known", d.PoolID)
 	}
 	now := b.Now().UTC()
-	d.ID = DebtID(d.Resource, d.ObjectID)
+	d.ID = model.DebtID(d.Resource, d.ObjectID)
 	d.Name = fmt.Sprintf("%s %s", d.Resource, d.ObjectID)
 	d.CreatedAt, d.DockID = now, p.DockID
 	d.Task = model.NewTask(model.ResDebt, model.TaskSettle, model.StatusDeleting, "", now)
 	t.Create(d)
 	return nil
 }
-
-// DebtID names the debt for an object, so that it is owed once.
-func DebtID(res model.Resource, id string) string { return string(res) + "." + id }
 
 // Cancelled is the reason of a record whose create a user cancelled.
 const Cancelled = "cancelled by the user"
