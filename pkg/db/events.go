@@ -163,7 +163,7 @@ func (s *Store) Stream(rev int64, n int) (st *Stream, ok bool) {
 	if rev < h.floor || (rev == h.floor && n >= 0 && n < h.floorN) {
 		return nil, false
 	}
-	seq := h.first
+	var seq int64
 	for lo, hi := h.first, h.next; ; {
 		if lo >= hi {
 			seq = lo
