@@ -171,7 +171,7 @@ func (r Reader[T]) All(ctx context.Context, q Query, opts ...Option) iter.Seq2[*
 			switch {
 			case p.Next != "" && p.Next != q.Marker:
 				q.Marker, q.Offset = p.Next, 0
-			case p.Next == "" && p.Total < 0 && len(p.Items) > 0 && len(p.Items) >= q.Limit:
+			case p.Next == "" && p.Total < 0 && p.Revision == 0 && len(p.Items) > 0 && len(p.Items) >= q.Limit:
 				// A server that has no markers: an original one.
 				q.Offset += len(p.Items)
 			default:

@@ -175,6 +175,8 @@ func (s *stream) read(body io.Reader, idle *time.Timer) error {
 					return nil
 				}
 			}
+			// An id without data says how far the stream has come.
+			s.last = first(id, s.last)
 			id, event, data = "", "", data[:0]
 			continue
 		}
@@ -220,10 +222,14 @@ func (s *stream) dispatch(id, event string, data []byte) {
 	if e.ResourceID != "" && !s.yield(e, nil) {
 		s.done = true
 	}
-	if id != "" {
-		s.last = id
-	}
 	s.c.sawRevision(e.Revision)
+}
+
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }
 
 func (s *stream) resync(e *wire.EventSpec) {

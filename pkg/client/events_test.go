@@ -44,6 +44,7 @@ func TestEventsResume(t *testing.T) {
 			startStream(w, 14)
 			sendEvent(w, 11, 0, "created", "a", `{"id":"a"}`)
 			sendEvent(w, 11, 1, "updated", "b", `{"id":"b"}`)
+			_, _ = io.WriteString(w, ": keep-alive\nid: 11.5\n\n")
 			// It breaks in the middle of an event, which must come again.
 			_, _ = io.WriteString(w, "id: 12.0\nevent: updated\ndata: {\"revision\":12,")
 		case 3:
@@ -77,8 +78,8 @@ func TestEventsResume(t *testing.T) {
 	for i, want := range []struct{ query, last string }{
 		{"id=x&resource=volumes", ""},
 		{"id=x&resource=volumes&since=10", ""},
-		{"id=x&resource=volumes&since=10", "11.1"},
-		{"id=x&resource=volumes&since=10", "11.1"},
+		{"id=x&resource=volumes&since=10", "11.5"},
+		{"id=x&resource=volumes&since=10", "11.5"},
 	} {
 		r := p.requests()[i]
 		if r.query != want.query || r.header.Get("Last-Event-ID") != want.last || r.header.Get("Accept") != "text/event-stream" {
