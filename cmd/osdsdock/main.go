@@ -56,7 +56,7 @@ func command(out io.Writer) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		err := conf.Load(&cfg, conf.Options{
 			Name: "osdsdock", File: file, Optional: !fs.Changed("config"), EnvPrefix: "OSDS", Flags: fs,
-			OtherEnv: []string{faults.Env, "OSDS_ENDPOINT", "OSDS_TENANT_ID"},
+			OtherEnv: []string{faults.Env, obs.CPUProfileEnv, obs.MemProfileEnv, "OSDS_ENDPOINT", "OSDS_TENANT_ID"},
 		})
 		if err == nil {
 			err = cfg.ValidateDrivers(linked())
@@ -107,6 +107,15 @@ func run(ctx context.Context, cfg dock.Config) (err error) {
 		return err
 	}
 	defer logOut.Close()
+	endProfiles, err := obs.StartProfiles()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if perr := endProfiles(); perr != nil {
+			log.WithError(perr).Error("profiles")
+		}
+	}()
 	defer func() {
 		if err != nil {
 			log.WithError(err).Error("osdsdock ends")

@@ -41,7 +41,7 @@ func command() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		err := conf.Load(&cfg, conf.Options{
 			Name: "osdslet", File: file, Optional: !cmd.Flags().Changed("config"), EnvPrefix: "OSDS", Flags: cmd.Flags(),
-			OtherEnv: []string{faults.Env, "OSDS_ENDPOINT", "OSDS_TENANT_ID"},
+			OtherEnv: []string{faults.Env, obs.CPUProfileEnv, obs.MemProfileEnv, "OSDS_ENDPOINT", "OSDS_TENANT_ID"},
 		})
 		if err != nil {
 			return err
@@ -64,6 +64,15 @@ func run(cfg osdslet.Config) error {
 		return err
 	}
 	defer out.Close()
+	endProfiles, err := obs.StartProfiles()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := endProfiles(); err != nil {
+			log.WithError(err).Error("profiles")
+		}
+	}()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	hup := make(chan os.Signal, 1)

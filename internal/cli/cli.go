@@ -254,9 +254,7 @@ func (a *app) fix(k model.Kind) string {
 	case model.KindUnauthenticated:
 		return "set OSDS_TOKEN to a valid token"
 	case model.KindDenied:
-		return "this needs other rights: check OPENSDS_TENANT_ID, or ask an administrator"
-	case model.KindBusy:
-		return "work on the record may be going on: see 'osdsctl task list'"
+		return "this needs other rights: check --tenant or OPENSDS_TENANT_ID, or ask an administrator"
 	case model.KindUnavailable:
 		if a.c != nil {
 			return "is the server running at " + a.c.Endpoint() + "? Set OPENSDS_ENDPOINT or --server to where it is"

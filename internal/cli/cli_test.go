@@ -547,7 +547,7 @@ func TestPlanWithoutPool(t *testing.T) {
 		return true
 	})
 	r := s.run(t, "volume", "plan", "10")
-	if r.code != ExitFailed || !strings.Contains(r.out, "Placed in: no pool fits") || !strings.Contains(r.err, "no pool has 10 GB left") {
+	if r.code != ExitFailed || !strings.Contains(r.out, "Placed in: nowhere") || !strings.Contains(r.err, "no pool has 10 GB left") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -17,10 +17,11 @@ func volumeIn(status string) string {
 }
 
 // states answers GETs of the volume with one state after another; the last
-// stays, and "" is gone.
-func states(t *testing.T, list ...string) *server {
+// stays, and "" is gone. Its task is in one state all the time.
+func states(t *testing.T, task string, list ...string) *server {
 	n := 0
-	return serve(t, canned{"GET /tasks/" + taskID: strings.Replace(task1, `"waiting"`, `"failed"`, 1)}, func(w http.ResponseWriter, r *http.Request, path string) bool {
+	body := strings.Replace(task1, `"waiting"`, `"`+task+`"`, 1)
+	return serve(t, canned{"GET /tasks/" + taskID: body}, func(w http.ResponseWriter, r *http.Request, path string) bool {
 		switch {
 		case r.Method == "DELETE":
 			w.WriteHeader(202)
@@ -43,7 +44,7 @@ func states(t *testing.T, list ...string) *server {
 }
 
 func TestWaitForCreate(t *testing.T) {
-	s := states(t, "creating", "creating", "error")
+	s := states(t, "running", "creating", "creating", "error")
 	r := s.run(t, "volume", "create", "1", "-n", "vol1", "--wait")
 	if r.code != ExitFailed || !strings.Contains(r.out, "| StatusReason     | why") || !strings.Contains(r.out, "| Status           | error") {
 		t.Errorf("%+v", r)
@@ -58,7 +59,7 @@ func TestWaitForCreate(t *testing.T) {
 
 func TestWaitForTheTaskAsked(t *testing.T) {
 	// The volume is available again, but its growing failed.
-	s := states(t, "extending", "available")
+	s := states(t, "failed", "extending", "available")
 	r := s.run(t, "volume", "extend", volID, "5", "--wait", "-o", "json")
 	if r.code != ExitFailed || !strings.Contains(r.err, "ERROR: volume "+volID+" is available: dock not reachable") || !strings.Contains(r.out, `"status": "available"`) {
 		t.Errorf("%+v", r)
@@ -66,18 +67,18 @@ func TestWaitForTheTaskAsked(t *testing.T) {
 }
 
 func TestWaitForDelete(t *testing.T) {
-	r := states(t, "deleting", "").run(t, "volume", "delete", volID, "--wait")
+	r := states(t, "running", "deleting", "").run(t, "volume", "delete", volID, "--wait")
 	if r.code != 0 || r.out != "" || !strings.HasSuffix(r.err, "volume "+volID+": deleted\n") {
 		t.Errorf("%+v", r)
 	}
-	r = states(t, "deleting", "errorDeleting").run(t, "volume", "delete", volID, "--wait")
+	r = states(t, "running", "deleting", "errorDeleting").run(t, "volume", "delete", volID, "--wait")
 	if r.code != ExitFailed || !strings.Contains(r.err, "is errorDeleting: why") {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestWaitTimesOut(t *testing.T) {
-	r := states(t, "creating").run(t, "volume", "create", "1", "-n", "v", "--wait", "--wait-timeout", "300ms")
+	r := states(t, "running", "creating").run(t, "volume", "create", "1", "-n", "v", "--wait", "--wait-timeout", "300ms")
 	if r.code != ExitFailed || !strings.Contains(r.err, "is still creating") || !strings.Contains(r.err, "fix: the work goes on") {
 		t.Errorf("%+v", r)
 	}

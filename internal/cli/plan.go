@@ -40,7 +40,7 @@ func (a *app) volumePlanCmd(profile *string) *cobra.Command {
 			return err
 		}
 		if e.WinnerID == "" {
-			return &failed{msg: "no pool fits: " + e.Reason}
+			return &failed{msg: first(e.Reason, "no pool fits")}
 		}
 		return nil
 	}
@@ -83,7 +83,7 @@ func (a *app) printExplanation(e *model.Explanation) error {
 	if e.WinnerID != "" {
 		fmt.Fprintf(&b, "Placed in: %s\n", named(e.WinnerName, e.WinnerID))
 	} else {
-		b.WriteString("Placed in: no pool fits\n")
+		b.WriteString("Placed in: nowhere\n")
 	}
 	if e.Reason != "" {
 		fmt.Fprintf(&b, "Reason: %s\n", clean(e.Reason))

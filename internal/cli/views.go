@@ -368,7 +368,7 @@ func taskSteps(x *wire.TaskSpec) string {
 	for _, s := range x.Steps {
 		fmt.Fprintf(&b, "%s %s", s.At, s.Step)
 		if s.Attempts > 0 {
-			fmt.Fprintf(&b, ", %d failed tries", s.Attempts)
+			b.WriteString(", " + tries(s.Attempts))
 		}
 		if s.Error != "" {
 			b.WriteString(": " + strings.ReplaceAll(s.Error, "\n", " "))

@@ -41,7 +41,11 @@ func (a *app) wait(ctx context.Context, w *waitFlags, res model.Resource, id, ta
 		TaskID:   task,
 		Gone:     gone,
 		OnChange: func(w *client.Watched) { line(w.State()) },
-		OnTask:   func(t *wire.TaskSpec) { line(taskLine(t)) },
+		OnTask: func(t *wire.TaskSpec) {
+			if !t.State.Done() { // else the record's next state says it better
+				line(taskLine(t))
+			}
+		},
 	})
 }
 
@@ -55,7 +59,7 @@ func taskLine(t *wire.TaskSpec) string {
 		s += ", step " + string(t.Step)
 	}
 	if t.Attempts > 0 {
-		s += fmt.Sprintf(", %d failed tries", t.Attempts)
+		s += ", " + tries(t.Attempts)
 	}
 	if t.LastError != "" {
 		s += ": " + t.LastError
@@ -64,6 +68,13 @@ func taskLine(t *wire.TaskSpec) string {
 		s += " (next try at " + t.NextRetry + " UTC)"
 	}
 	return s
+}
+
+func tries(n int) string {
+	if n == 1 {
+		return "1 failed try"
+	}
+	return fmt.Sprintf("%d failed tries", n)
 }
 
 // begun shows the record of work that has begun, or, with --wait, what became of

@@ -40,6 +40,7 @@ type call struct {
 	rev     int64 // what the answer reflects
 	status  int
 	started bool // the answer's head is written
+	counted bool // in the metrics
 	err     error
 }
 
@@ -102,7 +103,9 @@ func (c *call) finish() {
 		}
 	}
 	d := time.Since(c.start)
-	c.s.stats.observe(c.stats, c.status, d)
+	if !c.counted {
+		c.s.stats.observe(c.stats, c.status, d)
+	}
 	c.log(d)
 }
 

@@ -29,6 +29,22 @@ func checked(t testing.TB) *http.Client {
 	return &http.Client{Transport: suite.Checker(t).Transport(nil)}
 }
 
+// unchecked is for tests with routes of their own.
+func (e *env) unchecked() *env {
+	c := *e
+	c.client = http.DefaultClient
+	return &c
+}
+
+// lenient is for tests of what the server puts up with and the description does
+// not promise.
+func (e *env) lenient() *env {
+	c, k := *e, suite.Checker(e.t)
+	k.AnyRequest = true
+	c.client = &http.Client{Transport: k.Transport(nil)}
+	return &c
+}
+
 // complete fails a run of all tests in which an operation of the description was
 // never answered with success.
 func complete(code int) int {

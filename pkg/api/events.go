@@ -230,6 +230,9 @@ func (s *Server) streamEvents(c *call) error {
 	// A server's read timeout is for requests, and would end the stream.
 	_ = w.rc.SetReadDeadline(time.Time{})
 	w.w = c.Stream(http.StatusOK, "text/event-stream")
+	// Its answer is its beginning: how long it stays open says nothing.
+	s.stats.observe(c.stats, http.StatusOK, time.Since(c.start))
+	c.counted = true
 	w.run(ctx)
 	return nil
 }

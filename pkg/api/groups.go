@@ -300,7 +300,7 @@ func (c *call) mayDeleteGroup(t *db.Txn, g *model.Group) error {
 	st := c.store()
 	members := st.Volumes.Where("groupId", g.ID, 0)
 	if len(members) > maxGroupMembers {
-		return model.Errorf(model.KindExhausted, "volume group %s has %d members: remove some first", g.ID, len(members))
+		return model.Errorf(model.KindBusy, "volume group %s has %d members: remove some first", g.ID, len(members))
 	}
 	for _, v := range members {
 		switch {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -29,8 +30,8 @@ const (
 type stored struct {
 	Request string          `json:"request"` // hash of method, path and body
 	Status  int             `json:"status"`
-	Record  bool            `json:"record,omitempty"`
-	Body    json.RawMessage `json:"body,omitempty"`
+	Record  bool            `json:"record"`
+	Body    json.RawMessage `json:"body"`
 	rev     int64
 }
 
@@ -107,12 +108,21 @@ func (i *idempotency) store(c *call, t *db.Txn, a *answer, body []byte) error {
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(stored{Request: i.request, Status: a.status, Record: a.record, Body: body})
-	if err != nil {
-		return model.Errorf(model.KindInternal, "encode the answer: %w", err)
-	}
-	t.If(i.key, db.Absent).PutRaw(i.key, b, lease)
+	t.If(i.key, db.Absent).PutRaw(i.key, encodeStored(i.request, a, body), lease)
 	return nil
+}
+
+// encodeStored is the JSON of a stored answer, written by hand: the body is JSON
+// already, and the encoder would look through it once more.
+func encodeStored(request string, a *answer, body []byte) []byte {
+	b := make([]byte, 0, len(body)+128)
+	b = append(append(b, `{"request":"`...), request...) // hexadecimal digits
+	b = strconv.AppendInt(append(b, `","status":`...), int64(a.status), 10)
+	b = strconv.AppendBool(append(b, `,"record":`...), a.record)
+	if len(body) > 0 {
+		b = append(append(b, `,"body":`...), body...)
+	}
+	return append(b, '}')
 }
 
 // failed forgets the shared lease if it may be why a commit failed.

@@ -73,7 +73,7 @@ func newEnv(t testing.TB, change ...func(*Deps)) *env {
 	}
 	s := newServer(d)
 	srv := httptest.NewServer(s)
-	t.Cleanup(srv.Close)
+	t.Cleanup(func() { s.Close(); srv.Close() })
 	return &env{t: t, s: s, store: d.Store, url: srv.URL, tenant: unique("tenant"), client: checked(t)}
 }
 

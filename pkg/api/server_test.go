@@ -109,7 +109,7 @@ func TestRequestID(t *testing.T) {
 }
 
 func TestBodies(t *testing.T) {
-	e := newEnv(t, func(d *Deps) { d.MaxBody = 4096 })
+	e := newEnv(t, func(d *Deps) { d.MaxBody = 4096 }).lenient()
 	post := func(body string) *reply { return e.post("/block/volumes", body) }
 	post("").fails(400, model.KindInvalid, "", "parse volume request body failed: EOF")
 	post("   \n").fails(400, model.KindInvalid, "", "EOF")
@@ -157,7 +157,7 @@ func TestStrictNamesUnknownFields(t *testing.T) {
 
 func TestPanicIsAnswered(t *testing.T) {
 	log, hook := logtest.NewNullLogger()
-	e := newEnv(t, func(d *Deps) { d.Log = logrus.NewEntry(log) })
+	e := newEnv(t, func(d *Deps) { d.Log = logrus.NewEntry(log) }).unchecked()
 	e.s.tenantHandle(e.s.router, "/test/panic", methods{"GET": func(*call) error { panic("oh") }})
 	e.s.tenantHandle(e.s.router, "/test/late", methods{"GET": func(c *call) error {
 		w := c.Stream(200, "text/plain")
@@ -186,7 +186,7 @@ func TestPanicIsAnswered(t *testing.T) {
 }
 
 func TestForeignHandlersAreServed(t *testing.T) {
-	e := newEnv(t)
+	e := newEnv(t).unchecked()
 	e.s.router.HandleFunc("/test/{x}/plain", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte("x=" + mux.Vars(r)["x"]))
 	})
@@ -196,7 +196,7 @@ func TestForeignHandlersAreServed(t *testing.T) {
 }
 
 func TestDeadline(t *testing.T) {
-	e := newEnv(t, func(d *Deps) { d.RequestTimeout = 20 * time.Millisecond })
+	e := newEnv(t, func(d *Deps) { d.RequestTimeout = 20 * time.Millisecond }).unchecked()
 	var left time.Duration
 	e.s.tenantHandle(e.s.router, "/test/slow", methods{"GET": func(c *call) error {
 		d, _ := c.ctx.Deadline()

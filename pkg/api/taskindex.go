@@ -53,12 +53,7 @@ type taskKey struct {
 
 // newTaskIndex makes the index and keeps it up to date until its stop is called.
 func newTaskIndex(s *db.Store, now func() time.Time) *taskIndex {
-	less := func(a, b task) bool { return a.id() < b.id() }
-	x := &taskIndex{
-		all:    btree.NewBTreeGOptions(less, btree.Options{NoLocks: true}),
-		active: btree.NewBTreeGOptions(less, btree.Options{NoLocks: true}),
-		totals: map[taskKey]int64{}, now: now, store: s,
-	}
+	x := &taskIndex{all: newTaskTree(), active: newTaskTree(), totals: map[taskKey]int64{}, now: now, store: s}
 	// Events that come during the scan wait for its end, and are then applied
 	// in order: the last one of each record has the last word.
 	x.mu.Lock()
@@ -66,6 +61,10 @@ func newTaskIndex(s *db.Store, now func() time.Time) *taskIndex {
 	x.stop = s.OnEvent(x.event)
 	x.scan()
 	return x
+}
+
+func newTaskTree() *btree.BTreeG[task] {
+	return btree.NewBTreeGOptions(func(a, b task) bool { return a.id() < b.id() }, btree.Options{NoLocks: true})
 }
 
 // scan fills the index from the cache.

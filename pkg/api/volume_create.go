@@ -364,7 +364,7 @@ func (c *call) joinGroup(t *db.Txn, v *model.Volume, pool *model.Pool) (*model.P
 		return nil, model.Invalid("profileId", "volume profile %s is not supported by the group %s", v.ProfileID, g.ID)
 	}
 	if n := c.store().Volumes.Count("groupId", g.ID); n >= maxGroupMembers {
-		return nil, model.Errorf(model.KindExhausted, "volume group %s has %d members, at most %d are allowed", g.ID, n, maxGroupMembers)
+		return nil, model.Invalid("groupId", "volume group %s has %d members, at most %d are allowed", g.ID, n, maxGroupMembers)
 	}
 	t.Update(g.Clone())
 	if g.PoolID == "" {

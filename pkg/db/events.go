@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"slices"
+	"sort"
 	"sync"
 
 	"github.com/osds-io/osds/pkg/model"
@@ -163,21 +164,12 @@ func (s *Store) Stream(rev int64, n int) (st *Stream, ok bool) {
 	if rev < h.floor || (rev == h.floor && n >= 0 && n < h.floorN) {
 		return nil, false
 	}
-	seq := h.first
-	for lo, hi := h.first, h.next; ; {
-		if lo >= hi {
-			seq = lo
-			break
-		}
-		m := (lo + hi) / 2
-		e := h.ring[m%int64(len(h.ring))]
-		if e.Rev > rev || (e.Rev == rev && n >= 0 && e.N > n) {
-			hi = m
-		} else {
-			lo = m + 1
-		}
-	}
-	return &Stream{h: h, seq: seq, epoch: h.epoch, rev: rev, n: n}, true
+	kept := int(h.next - h.first)
+	i := sort.Search(kept, func(i int) bool {
+		e := h.ring[(h.first+int64(i))%int64(len(h.ring))]
+		return e.Rev > rev || (e.Rev == rev && n >= 0 && e.N > n)
+	})
+	return &Stream{h: h, seq: h.first + int64(i), epoch: h.epoch, rev: rev, n: n}, true
 }
 
 // Next waits for events and gives at most limit of them. ErrResync means that

@@ -127,17 +127,16 @@ func (e *Elector) campaign(ctx context.Context) error {
 func (e *Elector) await(ctx context.Context, rev int64) error {
 	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	for r := range e.Store.cli.Watch(wctx, e.Store.prefix+leaderKey, clientv3.WithRev(rev+1)) {
-		if err := r.Err(); err != nil {
-			return err
-		}
-		for _, ev := range r.Events {
-			if ev.Type == clientv3.EventTypeDelete {
-				e.info.Store(nil)
-				return nil
-			}
-		}
-		return nil // changed hands: look again
+	r, ok := <-e.Store.cli.Watch(wctx, e.Store.prefix+leaderKey, clientv3.WithRev(rev+1))
+	if !ok {
+		return wctx.Err()
+	}
+	if err := r.Err(); err != nil {
+		return err
+	}
+	// Gone, or it changed hands: look again.
+	if n := len(r.Events); n > 0 && r.Events[n-1].Type == clientv3.EventTypeDelete {
+		e.info.Store(nil)
 	}
 	return nil
 }

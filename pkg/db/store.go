@@ -47,6 +47,7 @@ type Store struct {
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	closing chan struct{}
+	closed  sync.Once
 	wg      sync.WaitGroup
 	lane    *Lane
 
@@ -131,13 +132,11 @@ func (s *Store) connect(ctx context.Context, c Config) (err error) {
 }
 
 // Close ends the store: waiting commits get an error, the watch ends, and an
-// embedded member is stopped.
-func (s *Store) Close() {
-	select {
-	case <-s.closing:
-	default:
-		close(s.closing)
-	}
+// embedded member is stopped. Closing again does nothing.
+func (s *Store) Close() { s.closed.Do(s.close) }
+
+func (s *Store) close() {
+	close(s.closing)
 	s.cancel()
 	s.hub.close()
 	s.wg.Wait()

@@ -226,9 +226,10 @@ func (d *Dock) stopServer(srv *grpc.Server) {
 	}
 }
 
-// closeBackends closes every driver whose calls have ended.
+// closeBackends closes every driver whose calls have ended. Only calls whose time
+// was over before are waited for here.
 func (d *Dock) closeBackends() error {
-	ctx, cancel := context.WithTimeout(context.Background(), max(d.cfg.Limits.Shutdown, time.Second))
+	ctx, cancel := context.WithTimeout(context.Background(), max(d.cfg.Limits.Shutdown/2, time.Second))
 	defer cancel()
 	errs := make([]error, len(d.order))
 	var wg sync.WaitGroup

@@ -147,7 +147,9 @@ func JoinCluster(stateDir, cluster string) (left string, err error) {
 	defer s.close()
 	left = s.id.ClusterID
 	if left == cluster && cluster != "" {
-		return left, nil // the fence of this very cluster stays
+		if _, err := openFence(stateDir); err == nil {
+			return left, nil // the fence of this very cluster stays
+		}
 	}
 	// The identity last: if we die in between, the old cluster's dock has an
 	// open fence, which its next leader's first call closes; the other way
@@ -160,6 +162,6 @@ func JoinCluster(stateDir, cluster string) (left string, err error) {
 
 func damaged(path string, err error) error {
 	return model.Errorf(model.KindInternal,
-		"%s cannot be read, and without it calls of a deposed leader could not be told: restore it from a backup, or run osdsdock --join-cluster once no osdslet is calling: %w",
+		"%s cannot be read, and without it calls of a deposed leader could not be told: restore it from a backup, or run osdsdock --join-cluster with the id of the dock's own cluster once no deposed osdslet is running: %w",
 		path, err)
 }

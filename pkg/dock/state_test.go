@@ -153,7 +153,13 @@ func TestJoinCluster(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, fenceFile)); err != nil { // the way out of a lost fence
 		t.Fatal(err)
 	}
-	if _, err := JoinCluster(dir, ""); err != nil {
+	if _, err := JoinCluster(dir, "c3"); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filepath.Join(dir, fenceFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := JoinCluster(dir, "c3"); err != nil {
 		t.Error(err)
 	}
 	open(t, dir)

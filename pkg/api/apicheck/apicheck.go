@@ -355,7 +355,7 @@ func short(err error) error {
 }
 
 func clip(b []byte) string {
-	const most = 2000
+	const most = 400
 	if len(b) > most {
 		return string(b[:most]) + "..."
 	}

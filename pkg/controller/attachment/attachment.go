@@ -39,7 +39,7 @@ func (h *Handler) Step(ctx context.Context, j *task.Job) error {
 	case a.Task.Step == model.StepUndo:
 		return h.undo(ctx, j, a)
 	case a.Task.Cancel:
-		return h.giveUp(ctx, j, model.Errorf(model.KindConflict, steps.Cancelled))
+		return h.giveUp(j, model.Errorf(model.KindConflict, steps.Cancelled))
 	}
 	return h.attach(ctx, j, a)
 }
@@ -47,11 +47,11 @@ func (h *Handler) Step(ctx context.Context, j *task.Job) error {
 func (h *Handler) attach(ctx context.Context, j *task.Job, a *model.Attachment) error {
 	v, ok := h.Store.Volumes.Get(a.VolumeID)
 	if !ok {
-		return h.giveUp(ctx, j, model.Errorf(model.KindNotFound, "volume %s is gone", a.VolumeID))
+		return h.giveUp(j, model.Errorf(model.KindNotFound, "volume %s is gone", a.VolumeID))
 	}
 	host, ok := h.Store.Hosts.Get(a.HostID)
 	if !ok {
-		return h.giveUp(ctx, j, model.Errorf(model.KindNotFound, "host %s is gone", a.HostID))
+		return h.giveUp(j, model.Errorf(model.KindNotFound, "host %s is gone", a.HostID))
 	}
 	// An export that could not be ended yet may still be live: a new one must
 	// wait for it.
@@ -63,9 +63,9 @@ func (h *Handler) attach(ctx context.Context, j *task.Job, a *model.Attachment) 
 		if h.Judge(a.Task, err) == steps.Retry && h.Now().Sub(a.Task.CreatedAt) < h.Limits.Create {
 			return err
 		}
-		return h.giveUp(ctx, j, err)
+		return h.giveUp(j, err)
 	}
-	return task.Advance(ctx, j, "attachment.attached", func(a *model.Attachment, t *db.Txn) error {
+	return task.Advance(j, "attachment.attached", func(a *model.Attachment, t *db.Txn) error {
 		a.Status, a.StatusReason, a.Connection = model.StatusAvailable, "", &conn
 		a.Task.End(model.TaskSucceeded, h.Now())
 		return h.follow(t, a, true)
@@ -148,8 +148,8 @@ func (h *Handler) others(a *model.Attachment) bool {
 	return false
 }
 
-func (h *Handler) giveUp(ctx context.Context, j *task.Job, err error) error {
-	return task.Advance(ctx, j, "attachment.giveup", func(a *model.Attachment, _ *db.Txn) error {
+func (h *Handler) giveUp(j *task.Job, err error) error {
+	return task.Advance(j, "attachment.giveup", func(a *model.Attachment, _ *db.Txn) error {
 		a.Task.Fail(err)
 		a.Task.Begin(model.StepUndo, h.Now())
 		return nil
@@ -179,7 +179,7 @@ func (h *Handler) undo(ctx context.Context, j *task.Job, a *model.Attachment) er
 	if derr != nil && !owe {
 		return derr
 	}
-	return task.Advance(ctx, j, "attachment.undone", func(a *model.Attachment, t *db.Txn) error {
+	return task.Advance(j, "attachment.undone", func(a *model.Attachment, t *db.Txn) error {
 		if owe {
 			if err := h.owe(t, a, "undo of an attach: "+derr.Error()); err != nil {
 				return err
@@ -206,18 +206,18 @@ func (h *Handler) owe(t *db.Txn, a *model.Attachment, why string) error {
 func (h *Handler) detach(ctx context.Context, j *task.Job, a *model.Attachment) error {
 	if a.Task.PrevStatus == model.StatusError {
 		// It was undone, or its undoing is owed.
-		return h.drop(ctx, j, nil)
+		return h.drop(j, nil)
 	}
 	err := h.unexport(ctx, a)
 	switch {
 	case err == nil:
-		return h.drop(ctx, j, nil)
+		return h.drop(j, nil)
 	case h.DockGone(a.Task, err):
-		return h.drop(ctx, j, err)
+		return h.drop(j, err)
 	case h.Judge(a.Task, err) == steps.Retry:
 		return err
 	}
-	return task.Advance(ctx, j, "attachment.errordeleting", func(a *model.Attachment, t *db.Txn) error {
+	return task.Advance(j, "attachment.errordeleting", func(a *model.Attachment, t *db.Txn) error {
 		a.Status, a.StatusReason = model.StatusErrorDeleting, err.Error()
 		a.Task.LastError, a.Task.ErrorKind = err.Error(), model.KindOf(err)
 		a.Task.End(model.TaskFailed, h.Now())
@@ -225,8 +225,8 @@ func (h *Handler) detach(ctx context.Context, j *task.Job, a *model.Attachment) 
 	})
 }
 
-func (h *Handler) drop(ctx context.Context, j *task.Job, owed error) error {
-	return task.Drop(ctx, j, "attachment.drop", func(a *model.Attachment, t *db.Txn) error {
+func (h *Handler) drop(j *task.Job, owed error) error {
+	return task.Drop(j, "attachment.drop", func(a *model.Attachment, t *db.Txn) error {
 		if owed != nil {
 			if err := h.owe(t, a, "detach: "+owed.Error()); err != nil {
 				return err

@@ -31,7 +31,7 @@ func (h *Handler) Step(ctx context.Context, j *task.Job) error {
 	if err := h.settle(ctx, d); err != nil {
 		return err
 	}
-	return task.Drop(ctx, j, "debt.settled", func(d *model.Debt, t *db.Txn) error {
+	return task.Drop(j, "debt.settled", func(d *model.Debt, t *db.Txn) error {
 		t.Account(d.PoolID, -d.Reserved)
 		return nil
 	})

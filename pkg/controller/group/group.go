@@ -29,14 +29,14 @@ func (h *Handler) Step(ctx context.Context, j *task.Job) error {
 	g := j.Rec.(*model.Group)
 	switch g.Task.Kind {
 	case model.TaskCreate:
-		return h.create(ctx, j, g)
+		return h.create(j, g)
 	case model.TaskUpdate:
-		return h.update(ctx, j)
+		return h.update(j)
 	}
-	return h.remove(ctx, j, g)
+	return h.remove(j, g)
 }
 
-func (h *Handler) create(ctx context.Context, j *task.Job, g *model.Group) error {
+func (h *Handler) create(j *task.Job, g *model.Group) error {
 	r := selector.Request{AvailabilityZone: g.AvailabilityZone}
 	var pool *model.Pool
 	err := func() (err error) {
@@ -53,7 +53,7 @@ func (h *Handler) create(ctx context.Context, j *task.Job, g *model.Group) error
 		pool, err = h.Fleet.Choose(r)
 		return err
 	}()
-	return task.Advance(ctx, j, "group.created", func(g *model.Group, _ *db.Txn) error {
+	return task.Advance(j, "group.created", func(g *model.Group, _ *db.Txn) error {
 		if err != nil {
 			h.end(g, model.StatusError, model.TaskFailed, err)
 			return nil
@@ -66,8 +66,8 @@ func (h *Handler) create(ctx context.Context, j *task.Job, g *model.Group) error
 
 // update moves volumes into and out of the group in one transaction. What the
 // API checked is checked again: the volumes may have changed since.
-func (h *Handler) update(ctx context.Context, j *task.Job) error {
-	return task.Advance(ctx, j, "group.updated", func(g *model.Group, t *db.Txn) error {
+func (h *Handler) update(j *task.Job) error {
+	return task.Advance(j, "group.updated", func(g *model.Group, t *db.Txn) error {
 		var bad []string
 		for _, id := range g.AddVolumes {
 			v, ok := h.Store.Volumes.Get(id)
@@ -108,10 +108,10 @@ func (h *Handler) member(t *db.Txn, v *model.Volume, group string) {
 
 // remove deletes the members by tasks of their own, and the group after the last
 // of them.
-func (h *Handler) remove(ctx context.Context, j *task.Job, g *model.Group) error {
+func (h *Handler) remove(j *task.Job, g *model.Group) error {
 	members := h.Store.Volumes.Where("groupId", g.ID, 0)
 	if len(members) == 0 {
-		return task.Drop(ctx, j, "group.drop", func(*model.Group, *db.Txn) error { return nil })
+		return task.Drop(j, "group.drop", func(*model.Group, *db.Txn) error { return nil })
 	}
 	var stuck []string
 	for _, v := range members {
@@ -125,13 +125,13 @@ func (h *Handler) remove(ctx context.Context, j *task.Job, g *model.Group) error
 			c := v.Clone()
 			c.Task = model.NewTask(model.ResVolume, model.TaskDelete, v.Status, g.Task.RequestID, h.Now())
 			c.Status, c.UpdatedAt = model.StatusDeleting, h.Now().UTC()
-			if err := j.Commit(ctx, (&db.Txn{Label: "group.member"}).Update(c)); err != nil {
+			if err := j.Commit((&db.Txn{Label: "group.member"}).Update(c)); err != nil {
 				return err
 			}
 		}
 	}
 	if len(stuck) > 0 {
-		return task.Advance(ctx, j, "group.errordeleting", func(g *model.Group, _ *db.Txn) error {
+		return task.Advance(j, "group.errordeleting", func(g *model.Group, _ *db.Txn) error {
 			h.end(g, model.StatusErrorDeleting, model.TaskFailed, model.Errorf(model.KindBusy, "%s", strings.Join(stuck, "; ")))
 			return nil
 		})

@@ -35,31 +35,31 @@ func (h *Handler) Step(ctx context.Context, j *task.Job) error {
 	case s.Task.Kind == model.TaskDelete:
 		return h.remove(ctx, j, s)
 	case s.Task.Kind != model.TaskCreate:
-		return h.end(ctx, j, "snapshot.fail", model.Errorf(model.KindInternal, "snapshots have no task %q", s.Task.Kind))
+		return h.end(j, "snapshot.fail", model.Errorf(model.KindInternal, "snapshots have no task %q", s.Task.Kind))
 	case s.Task.Step == model.StepUndo:
 		return h.undo(ctx, j, s)
 	case s.Task.Step == model.StepReserve:
-		return h.reserve(ctx, j, s)
+		return h.reserve(j, s)
 	case s.Task.Cancel:
-		return h.giveUp(ctx, j, model.Errorf(model.KindConflict, steps.Cancelled))
+		return h.giveUp(j, model.Errorf(model.KindConflict, steps.Cancelled))
 	}
 	return h.provision(ctx, j, s)
 }
 
-func (h *Handler) reserve(ctx context.Context, j *task.Job, s *model.Snapshot) error {
+func (h *Handler) reserve(j *task.Job, s *model.Snapshot) error {
 	if s.Task.Cancel {
-		return h.end(ctx, j, "snapshot.fail", model.Errorf(model.KindConflict, steps.Cancelled))
+		return h.end(j, "snapshot.fail", model.Errorf(model.KindConflict, steps.Cancelled))
 	}
 	v, ok := h.Store.Volumes.Get(s.VolumeID)
 	if !ok {
-		return h.end(ctx, j, "snapshot.fail", model.Errorf(model.KindNotFound, "volume %s is gone", s.VolumeID))
+		return h.end(j, "snapshot.fail", model.Errorf(model.KindNotFound, "volume %s is gone", s.VolumeID))
 	}
 	p, ok := h.Fleet.Pool(v.PoolID)
 	if !ok {
-		return h.end(ctx, j, "snapshot.fail", model.Errorf(model.KindNotFound, "pool %s is gone", v.PoolID))
+		return h.end(j, "snapshot.fail", model.Errorf(model.KindNotFound, "pool %s is gone", v.PoolID))
 	}
 	var full error
-	err := task.Advance(ctx, j, "snapshot.reserve", func(s *model.Snapshot, t *db.Txn) error {
+	err := task.Advance(j, "snapshot.reserve", func(s *model.Snapshot, t *db.Txn) error {
 		if full = h.Fleet.Ledger.Reserve(p.ID, v.Size, p.Limit()); full != nil {
 			full = model.Errorf(model.KindExhausted, "pool %s: rule freeCapacity: a snapshot holds its volume's size: %w", p.Name, full)
 			return full
@@ -70,7 +70,7 @@ func (h *Handler) reserve(ctx context.Context, j *task.Job, s *model.Snapshot) e
 		return nil
 	})
 	if full != nil {
-		return h.end(ctx, j, "snapshot.fail", full)
+		return h.end(j, "snapshot.fail", full)
 	}
 	return err
 }
@@ -85,9 +85,9 @@ func (h *Handler) provision(ctx context.Context, j *task.Job, s *model.Snapshot)
 		if h.Judge(s.Task, err) == steps.Retry && h.Now().Sub(s.Task.CreatedAt) < h.Limits.Create {
 			return err
 		}
-		return h.giveUp(ctx, j, err)
+		return h.giveUp(j, err)
 	}
-	return task.Advance(ctx, j, "snapshot.created", func(s *model.Snapshot, t *db.Txn) error {
+	return task.Advance(j, "snapshot.created", func(s *model.Snapshot, t *db.Txn) error {
 		s.Status, s.StatusReason, s.BackendData = model.StatusAvailable, "", got.BackendData
 		if got.Size > 0 && got.Size < s.Reserved {
 			// Taken before a growth that came in between.
@@ -116,8 +116,8 @@ func (h *Handler) make(ctx context.Context, s *model.Snapshot) (drivers.Snapshot
 	})
 }
 
-func (h *Handler) giveUp(ctx context.Context, j *task.Job, err error) error {
-	return task.Advance(ctx, j, "snapshot.giveup", func(s *model.Snapshot, _ *db.Txn) error {
+func (h *Handler) giveUp(j *task.Job, err error) error {
+	return task.Advance(j, "snapshot.giveup", func(s *model.Snapshot, _ *db.Txn) error {
 		s.Task.Fail(err)
 		s.Task.Begin(model.StepUndo, h.Now())
 		return nil
@@ -140,7 +140,7 @@ func (h *Handler) undo(ctx context.Context, j *task.Job, s *model.Snapshot) erro
 	if derr != nil && !owe {
 		return derr
 	}
-	return task.Advance(ctx, j, "snapshot.undone", func(s *model.Snapshot, t *db.Txn) error {
+	return task.Advance(j, "snapshot.undone", func(s *model.Snapshot, t *db.Txn) error {
 		if owe {
 			if err := h.owe(t, s, "undo of a create: "+derr.Error()); err != nil {
 				return err
@@ -163,18 +163,18 @@ func (h *Handler) owe(t *db.Txn, s *model.Snapshot, why string) error {
 
 func (h *Handler) remove(ctx context.Context, j *task.Job, s *model.Snapshot) error {
 	if s.PoolID == "" || s.Reserved == 0 {
-		return h.drop(ctx, j, nil)
+		return h.drop(j, nil)
 	}
 	err := h.unmake(ctx, s)
 	switch {
 	case err == nil:
-		return h.drop(ctx, j, nil)
+		return h.drop(j, nil)
 	case h.DockGone(s.Task, err):
-		return h.drop(ctx, j, err)
+		return h.drop(j, err)
 	case h.Judge(s.Task, err) == steps.Retry:
 		return err
 	}
-	return task.Advance(ctx, j, "snapshot.errordeleting", func(s *model.Snapshot, _ *db.Txn) error {
+	return task.Advance(j, "snapshot.errordeleting", func(s *model.Snapshot, _ *db.Txn) error {
 		s.Status, s.StatusReason = model.StatusErrorDeleting, err.Error()
 		s.Task.LastError, s.Task.ErrorKind = err.Error(), model.KindOf(err)
 		s.Task.End(model.TaskFailed, h.Now())
@@ -182,8 +182,8 @@ func (h *Handler) remove(ctx context.Context, j *task.Job, s *model.Snapshot) er
 	})
 }
 
-func (h *Handler) drop(ctx context.Context, j *task.Job, owed error) error {
-	return task.Drop(ctx, j, "snapshot.drop", func(s *model.Snapshot, t *db.Txn) error {
+func (h *Handler) drop(j *task.Job, owed error) error {
+	return task.Drop(j, "snapshot.drop", func(s *model.Snapshot, t *db.Txn) error {
 		if owed != nil {
 			return h.owe(t, s, "delete: "+owed.Error())
 		}
@@ -193,8 +193,8 @@ func (h *Handler) drop(ctx context.Context, j *task.Job, owed error) error {
 }
 
 // end ends a create that left nothing on a backend.
-func (h *Handler) end(ctx context.Context, j *task.Job, label string, err error) error {
-	return task.Advance(ctx, j, label, func(s *model.Snapshot, _ *db.Txn) error {
+func (h *Handler) end(j *task.Job, label string, err error) error {
+	return task.Advance(j, label, func(s *model.Snapshot, _ *db.Txn) error {
 		s.PoolID, s.Reserved = "", 0
 		h.close(s, err)
 		return nil

@@ -80,11 +80,14 @@ type Job struct {
 	Rec   model.Tasked
 	gone  bool
 	state jobState
-	dirty bool // the record changed while the job was running
+	dirty bool  // the record changed while the job was running
+	seen  int64 // the latest revision of the record that an event brought
 	due   time.Time
 	index int // in the timer heap, -1 if not there
 	// failures that were not written to the record (conflicts with clients).
 	spins int
+	// stop ends the step under way: a user cancelled the task.
+	stop context.CancelFunc
 }
 
 type jobState int
@@ -168,8 +171,12 @@ func (e *Engine) offer(r model.Tasked) {
 	}
 	switch j.state {
 	case running:
-		if b.Rev > j.Rec.Base().Rev {
+		if b.Rev > j.seen {
+			j.seen = b.Rev
 			j.dirty = true
+			if r.CurrentTask().Cancel && j.stop != nil {
+				j.stop()
+			}
 		}
 	case waiting:
 		if b.Rev > j.Rec.Base().Rev {
@@ -237,7 +244,7 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 			again = true
 			break
 		}
-		err := h.Step(e.ctx, j)
+		err := e.step(j, h)
 		if j.gone {
 			break
 		}
@@ -254,6 +261,24 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 	q.running--
 	e.settle(j, pause, again)
 	e.dispatch(q)
+}
+
+// step does one step. Its context ends when a user cancels the task, so that a
+// long call to a dock does not hold that up; commits do not depend on it.
+func (e *Engine) step(j *Job, h Handler) error {
+	ctx, stop := context.WithCancel(e.ctx)
+	defer stop()
+	if !j.Task().Cancel {
+		e.mu.Lock()
+		j.stop = stop
+		e.mu.Unlock()
+		defer func() {
+			e.mu.Lock()
+			j.stop = nil
+			e.mu.Unlock()
+		}()
+	}
+	return h.Step(ctx, j)
 }
 
 // settle decides what becomes of a job after its goroutine. The caller holds the
@@ -323,7 +348,7 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 	e.Log.WithFields(logrus.Fields{"record": j.key, "task": j.Rec.CurrentTask().ID, "step": j.Rec.CurrentTask().Step}).
 		WithError(err).Debugf("step to be tried again in %s", pause.Round(time.Millisecond))
 	next := e.Now().Add(pause)
-	nerr := j.note(e.ctx, func(t *model.Task) {
+	nerr := j.note(func(t *model.Task) {
 		if w != nil {
 			t.State, t.LastError, t.ErrorKind, t.NextRun = model.TaskWaiting, w.Reason, model.KindBusy, next.UTC()
 			return

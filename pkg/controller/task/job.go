@@ -31,17 +31,20 @@ type clonable[T any] interface {
 // client changed the record in between (a name, a description), as long as the
 // task stands where it stood. After an error other than a conflict the change
 // was not made, and space that the transaction would have reserved is released.
-func Advance[T any, P clonable[T]](ctx context.Context, j *Job, label string, mut func(P, *db.Txn) error) error {
-	return commit[T, P](ctx, j, label, false, mut)
+func Advance[T any, P clonable[T]](j *Job, label string, mut func(P, *db.Txn) error) error {
+	return commit[T, P](j, label, false, mut)
 }
 
 // Drop commits the removal of the job's record. mut gets the record as it is (a
 // copy) and the transaction to add to.
-func Drop[T any, P clonable[T]](ctx context.Context, j *Job, label string, mut func(P, *db.Txn) error) error {
-	return commit[T, P](ctx, j, label, true, mut)
+func Drop[T any, P clonable[T]](j *Job, label string, mut func(P, *db.Txn) error) error {
+	return commit[T, P](j, label, true, mut)
 }
 
-func commit[T any, P clonable[T]](ctx context.Context, j *Job, label string, drop bool, mut func(P, *db.Txn) error) error {
+func commit[T any, P clonable[T]](j *Job, label string, drop bool, mut func(P, *db.Txn) error) error {
+	// Not the step's context: that one ends when the user cancels, and a commit
+	// of unknown outcome would cost the term.
+	ctx := j.e.ctx
 	for tries := 0; ; tries++ {
 		base := j.Rec.(P)
 		c := P(base.Clone())
@@ -85,18 +88,18 @@ func commit[T any, P clonable[T]](ctx context.Context, j *Job, label string, dro
 }
 
 // note changes only the task, for failed attempts.
-func (j *Job) note(ctx context.Context, f func(*model.Task)) error {
+func (j *Job) note(f func(*model.Task)) error {
 	switch j.Rec.(type) {
 	case *model.Volume:
-		return Advance(ctx, j, "volume.note", func(r *model.Volume, _ *db.Txn) error { f(r.Task); return nil })
+		return Advance(j, "volume.note", func(r *model.Volume, _ *db.Txn) error { f(r.Task); return nil })
 	case *model.Snapshot:
-		return Advance(ctx, j, "snapshot.note", func(r *model.Snapshot, _ *db.Txn) error { f(r.Task); return nil })
+		return Advance(j, "snapshot.note", func(r *model.Snapshot, _ *db.Txn) error { f(r.Task); return nil })
 	case *model.Attachment:
-		return Advance(ctx, j, "attachment.note", func(r *model.Attachment, _ *db.Txn) error { f(r.Task); return nil })
+		return Advance(j, "attachment.note", func(r *model.Attachment, _ *db.Txn) error { f(r.Task); return nil })
 	case *model.Group:
-		return Advance(ctx, j, "group.note", func(r *model.Group, _ *db.Txn) error { f(r.Task); return nil })
+		return Advance(j, "group.note", func(r *model.Group, _ *db.Txn) error { f(r.Task); return nil })
 	case *model.Debt:
-		return Advance(ctx, j, "debt.note", func(r *model.Debt, _ *db.Txn) error { f(r.Task); return nil })
+		return Advance(j, "debt.note", func(r *model.Debt, _ *db.Txn) error { f(r.Task); return nil })
 	}
 	return fmt.Errorf("no tasks on %s", j.res)
 }
@@ -133,7 +136,8 @@ func (e *Engine) commit(ctx context.Context, t *db.Txn) (int64, error) {
 }
 
 // Commit is for handlers' changes of records other than the job's.
-func (j *Job) Commit(ctx context.Context, t *db.Txn) error {
+func (j *Job) Commit(t *db.Txn) error {
+	ctx := j.e.ctx
 	_, err := j.e.commit(ctx, t)
 	var conflict *db.ErrConflict
 	if err == nil {

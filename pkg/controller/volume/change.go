@@ -14,7 +14,7 @@ import (
 // grows. The backend's own figure decides what happened if it failed.
 func (h *Handler) extend(ctx context.Context, j *task.Job, v *model.Volume) error {
 	if v.Task.Step == model.StepReserve {
-		return h.reserveGrowth(ctx, j, v)
+		return h.reserveGrowth(j, v)
 	}
 	if v.Task.Cancel && v.Task.Attempts > 0 {
 		return h.look(ctx, j, v, model.Errorf(model.KindConflict, steps.Cancelled))
@@ -28,23 +28,23 @@ func (h *Handler) extend(ctx context.Context, j *task.Job, v *model.Volume) erro
 	got, err := tg.ExpandVolume(cctx, h.Fleet.Call(v.Task), tg.Backend, *ref(v, tg), v.Task.NewSize)
 	switch {
 	case err == nil:
-		return h.grown(ctx, j, got)
+		return h.grown(j, got)
 	case h.Judge(v.Task, err) == steps.Retry:
 		return err
 	}
 	return h.look(ctx, j, v, err)
 }
 
-func (h *Handler) reserveGrowth(ctx context.Context, j *task.Job, v *model.Volume) error {
+func (h *Handler) reserveGrowth(j *task.Job, v *model.Volume) error {
 	if v.Task.Cancel {
-		return h.back(ctx, j, "volume.notgrown", model.Errorf(model.KindConflict, steps.Cancelled), false)
+		return h.back(j, "volume.notgrown", model.Errorf(model.KindConflict, steps.Cancelled), false)
 	}
 	p, ok := h.Fleet.Pool(v.PoolID)
 	if !ok {
-		return h.back(ctx, j, "volume.notgrown", model.Errorf(model.KindNotFound, "pool %s is gone", v.PoolID), false)
+		return h.back(j, "volume.notgrown", model.Errorf(model.KindNotFound, "pool %s is gone", v.PoolID), false)
 	}
 	var full error
-	err := task.Advance(ctx, j, "volume.reserve", func(v *model.Volume, t *db.Txn) error {
+	err := task.Advance(j, "volume.reserve", func(v *model.Volume, t *db.Txn) error {
 		// What an earlier extend that ended in error holds counts.
 		more := max(v.Task.NewSize-v.Reserved, 0)
 		if full = h.Fleet.Ledger.Reserve(v.PoolID, more, p.Limit()); full != nil {
@@ -56,7 +56,7 @@ func (h *Handler) reserveGrowth(ctx context.Context, j *task.Job, v *model.Volum
 		return nil
 	})
 	if full != nil {
-		return h.back(ctx, j, "volume.notgrown", full, false)
+		return h.back(j, "volume.notgrown", full, false)
 	}
 	return err
 }
@@ -75,18 +75,18 @@ func (h *Handler) look(ctx context.Context, j *task.Job, v *model.Volume, why er
 	case err != nil && h.Judge(v.Task, err) == steps.Retry:
 		return err
 	case err != nil:
-		return task.Advance(ctx, j, "volume.errorextending", func(v *model.Volume, _ *db.Txn) error {
+		return task.Advance(j, "volume.errorextending", func(v *model.Volume, _ *db.Txn) error {
 			end(v, model.StatusErrorExtending, model.TaskFailed, why, h)
 			return nil
 		})
 	case got.Size >= v.Task.NewSize:
-		return h.grown(ctx, j, got)
+		return h.grown(j, got)
 	}
-	return h.back(ctx, j, "volume.notgrown", why, true)
+	return h.back(j, "volume.notgrown", why, true)
 }
 
-func (h *Handler) grown(ctx context.Context, j *task.Job, got drivers.Volume) error {
-	return task.Advance(ctx, j, "volume.extended", func(v *model.Volume, t *db.Txn) error {
+func (h *Handler) grown(j *task.Job, got drivers.Volume) error {
+	return task.Advance(j, "volume.extended", func(v *model.Volume, t *db.Txn) error {
 		v.Size = v.Task.NewSize
 		t.Account(v.PoolID, v.Size-v.Reserved)
 		v.Reserved = v.Size
@@ -103,7 +103,7 @@ func (h *Handler) grown(ctx context.Context, j *task.Job, got drivers.Volume) er
 func (h *Handler) revert(ctx context.Context, j *task.Job, v *model.Volume) error {
 	s, ok := h.Store.Snapshots.Get(v.Task.SnapshotID)
 	if !ok {
-		return h.back(ctx, j, "volume.notreverted", model.Errorf(model.KindNotFound, "snapshot %s is gone", v.Task.SnapshotID), false)
+		return h.back(j, "volume.notreverted", model.Errorf(model.KindNotFound, "snapshot %s is gone", v.Task.SnapshotID), false)
 	}
 	tg, err := h.Fleet.Target(v.PoolID)
 	if err != nil {
@@ -115,16 +115,16 @@ func (h *Handler) revert(ctx context.Context, j *task.Job, v *model.Volume) erro
 		drivers.SnapshotRef{ID: s.ID, VolumeID: v.ID, Pool: tg.Pool.Name, BackendData: s.BackendData})
 	switch {
 	case err == nil:
-		return task.Advance(ctx, j, "volume.reverted", func(v *model.Volume, _ *db.Txn) error {
+		return task.Advance(j, "volume.reverted", func(v *model.Volume, _ *db.Txn) error {
 			end(v, settled(v), model.TaskSucceeded, nil, h)
 			return nil
 		})
 	case h.Judge(v.Task, err) == steps.Retry:
 		return err
 	case model.IsKind(err, model.KindUnsupported, model.KindInvalid, model.KindNotFound, model.KindBusy) && v.Task.PrevStatus != model.StatusErrorReverting:
-		return h.back(ctx, j, "volume.notreverted", err, false)
+		return h.back(j, "volume.notreverted", err, false)
 	}
-	return task.Advance(ctx, j, "volume.errorreverting", func(v *model.Volume, _ *db.Txn) error {
+	return task.Advance(j, "volume.errorreverting", func(v *model.Volume, _ *db.Txn) error {
 		end(v, model.StatusErrorReverting, model.TaskFailed, err, h)
 		return nil
 	})

@@ -43,7 +43,7 @@ func (h *Handler) Step(ctx context.Context, j *task.Job) error {
 	case model.TaskRevert:
 		return h.revert(ctx, j, v)
 	}
-	return h.fail(ctx, j, model.Errorf(model.KindInternal, "volumes have no task %q", t.Kind))
+	return h.fail(j, model.Errorf(model.KindInternal, "volumes have no task %q", t.Kind))
 }
 
 func (h *Handler) create(ctx context.Context, j *task.Job, v *model.Volume) error {
@@ -51,9 +51,9 @@ func (h *Handler) create(ctx context.Context, j *task.Job, v *model.Volume) erro
 	case v.Task.Step == model.StepUndo:
 		return h.undo(ctx, j, v)
 	case v.Task.Cancel:
-		return h.giveUp(ctx, j, model.Errorf(model.KindConflict, steps.Cancelled))
+		return h.giveUp(j, model.Errorf(model.KindConflict, steps.Cancelled))
 	case v.Task.Step == model.StepPlace:
-		return h.place(ctx, j, v)
+		return h.place(j, v)
 	}
 	return h.provision(ctx, j, v)
 }
@@ -98,10 +98,10 @@ func Request(s *db.Store, v *model.Volume) (selector.Request, error) {
 
 // place chooses a pool and reserves the size in the transaction that records
 // the placement.
-func (h *Handler) place(ctx context.Context, j *task.Job, v *model.Volume) error {
+func (h *Handler) place(j *task.Job, v *model.Volume) error {
 	r, err := Request(h.Store, v)
 	if err != nil {
-		return h.fail(ctx, j, err)
+		return h.fail(j, err)
 	}
 	for _, id := range v.Task.Excluded {
 		if r.Excluded == nil {
@@ -110,7 +110,7 @@ func (h *Handler) place(ctx context.Context, j *task.Job, v *model.Volume) error
 		r.Excluded[id] = "an earlier try there failed: " + v.Task.Failure
 	}
 	var why error
-	err = task.Advance(ctx, j, "volume.place", func(v *model.Volume, t *db.Txn) error {
+	err = task.Advance(j, "volume.place", func(v *model.Volume, t *db.Txn) error {
 		pool, ex, err := h.Fleet.Place(r)
 		if ex != nil {
 			ex.ProfileID, ex.ProfileName = r.Profile.ID, r.Profile.Name
@@ -141,9 +141,9 @@ func (h *Handler) provision(ctx context.Context, j *task.Job, v *model.Volume) e
 		if h.Judge(v.Task, err) == steps.Retry && h.Now().Sub(v.Task.CreatedAt) < h.Limits.Create {
 			return err
 		}
-		return h.giveUp(ctx, j, err)
+		return h.giveUp(j, err)
 	}
-	return task.Advance(ctx, j, "volume.created", func(v *model.Volume, _ *db.Txn) error {
+	return task.Advance(j, "volume.created", func(v *model.Volume, _ *db.Txn) error {
 		v.Status, v.StatusReason = model.StatusAvailable, ""
 		v.BackendData, v.DurableName, v.DurableFormat = got.BackendData, got.DurableName, got.DurableFormat
 		v.Task.Failure, v.Task.FailureKind = "", ""
@@ -192,11 +192,11 @@ func ref(v *model.Volume, tg *fleet.Target) *drivers.VolumeRef {
 }
 
 // giveUp begins to undo a create; one that has no place yet needs no undo.
-func (h *Handler) giveUp(ctx context.Context, j *task.Job, err error) error {
+func (h *Handler) giveUp(j *task.Job, err error) error {
 	if j.Rec.(*model.Volume).PoolID == "" {
-		return h.fail(ctx, j, err)
+		return h.fail(j, err)
 	}
-	return task.Advance(ctx, j, "volume.giveup", func(v *model.Volume, _ *db.Txn) error {
+	return task.Advance(j, "volume.giveup", func(v *model.Volume, _ *db.Txn) error {
 		v.Task.Fail(err)
 		v.Task.Begin(model.StepUndo, h.Now())
 		return nil
@@ -212,7 +212,7 @@ func (h *Handler) undo(ctx context.Context, j *task.Job, v *model.Volume) error 
 	if derr != nil && !owe {
 		return derr
 	}
-	return task.Advance(ctx, j, "volume.undone", func(v *model.Volume, t *db.Txn) error {
+	return task.Advance(j, "volume.undone", func(v *model.Volume, t *db.Txn) error {
 		pool, n := v.PoolID, v.Reserved
 		why := model.Errorf(v.Task.FailureKind, "%s", v.Task.Failure)
 		v.PoolID, v.Reserved = "", 0
@@ -255,18 +255,18 @@ func (h *Handler) unmake(ctx context.Context, v *model.Volume) error {
 
 func (h *Handler) remove(ctx context.Context, j *task.Job, v *model.Volume) error {
 	if v.PoolID == "" {
-		return h.drop(ctx, j, nil)
+		return h.drop(j, nil)
 	}
 	err := h.unmake(ctx, v)
 	switch {
 	case err == nil:
-		return h.drop(ctx, j, nil)
+		return h.drop(j, nil)
 	case h.DockGone(v.Task, err):
-		return h.drop(ctx, j, err)
+		return h.drop(j, err)
 	case h.Judge(v.Task, err) == steps.Retry:
 		return err
 	}
-	return task.Advance(ctx, j, "volume.errordeleting", func(v *model.Volume, _ *db.Txn) error {
+	return task.Advance(j, "volume.errordeleting", func(v *model.Volume, _ *db.Txn) error {
 		end(v, model.StatusErrorDeleting, model.TaskFailed, err, h)
 		return nil
 	})
@@ -274,8 +274,8 @@ func (h *Handler) remove(ctx context.Context, j *task.Job, v *model.Volume) erro
 
 // drop removes the record and frees its space, or, with owed, leaves the
 // removal as a debt that keeps the space.
-func (h *Handler) drop(ctx context.Context, j *task.Job, owed error) error {
-	return task.Drop(ctx, j, "volume.drop", func(v *model.Volume, t *db.Txn) error {
+func (h *Handler) drop(j *task.Job, owed error) error {
+	return task.Drop(j, "volume.drop", func(v *model.Volume, t *db.Txn) error {
 		t.DeleteRaw(db.ExplanationKey(v.ID))
 		if owed == nil {
 			t.Account(v.PoolID, -v.Reserved)
@@ -289,8 +289,8 @@ func (h *Handler) drop(ctx context.Context, j *task.Job, owed error) error {
 }
 
 // fail ends a task whose volume has nothing on a backend.
-func (h *Handler) fail(ctx context.Context, j *task.Job, err error) error {
-	return task.Advance(ctx, j, "volume.fail", func(v *model.Volume, _ *db.Txn) error {
+func (h *Handler) fail(j *task.Job, err error) error {
+	return task.Advance(j, "volume.fail", func(v *model.Volume, _ *db.Txn) error {
 		state := model.TaskFailed
 		if v.Task.Cancel {
 			state = model.TaskCancelled
@@ -311,8 +311,8 @@ func end(v *model.Volume, s model.Status, ts model.TaskState, err error, h *Hand
 }
 
 // back ends a task that failed without effect: the volume is as it was before.
-func (h *Handler) back(ctx context.Context, j *task.Job, label string, err error, release bool) error {
-	return task.Advance(ctx, j, label, func(v *model.Volume, t *db.Txn) error {
+func (h *Handler) back(j *task.Job, label string, err error, release bool) error {
+	return task.Advance(j, label, func(v *model.Volume, t *db.Txn) error {
 		if release {
 			t.Account(v.PoolID, v.Size-v.Reserved)
 			v.Reserved = v.Size

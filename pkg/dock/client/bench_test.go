@@ -3,52 +3,19 @@ package client_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"github.com/osds-io/osds/internal/tlsconf"
-	"github.com/osds-io/osds/pkg/dock"
 	"github.com/osds-io/osds/pkg/dock/client"
+	"github.com/osds-io/osds/pkg/dock/internal/docktest"
 	"github.com/osds-io/osds/pkg/dock/internal/memdriver"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 )
-
-// startDock serves a dock with an in-memory backend "mem" and gives its address.
-func startDock(tb testing.TB, drv *memdriver.Driver, files tlsconf.Files) string {
-	tb.Helper()
-	cfg := dock.DefaultConfig()
-	cfg.Listen, cfg.Osdslets, cfg.StateDir = "127.0.0.1:0", []string{"127.0.0.1:1"}, tb.TempDir()
-	cfg.TLS, cfg.InsecureLoopback = files, !files.Set()
-	cfg.Backends = []dock.BackendConfig{{Name: "mem", Driver: "mem"}}
-	log := logrus.New()
-	log.SetOutput(tb.Output())
-	log.SetLevel(logrus.ErrorLevel)
-	d, err := dock.New(dock.Options{Config: cfg, Drivers: map[string]drivers.Factory{"mem": drv.Factory}, Log: log})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- d.Serve(ctx, lis) }()
-	tb.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			tb.Errorf("serve: %v", err)
-		}
-	})
-	return lis.Addr().String()
-}
 
 func cpu() time.Duration {
 	var ru syscall.Rusage
@@ -64,21 +31,13 @@ func BenchmarkCreateVolume(b *testing.B) {
 	for _, secure := range []bool{false, true} {
 		for _, conns := range []int{1, 2, 4} {
 			b.Run(fmt.Sprintf("tls=%v/conns=%d", secure, conns), func(b *testing.B) {
-				var files tlsconf.Files
-				opts := client.Options{Conns: conns}
+				cfg, opts := docktest.Config(b), client.Options{Conns: conns}
 				if secure {
-					files, opts.Creds = certificates(b)
+					ca := docktest.CA(b)
+					cfg.TLS, cfg.InsecureLoopback = docktest.Files(b, ca, tlsconf.RoleDock), false
+					opts.Creds = docktest.Identity(b, ca, tlsconf.RoleLet).ClientCredentials(tlsconf.RoleDock)
 				}
-				drv := memdriver.New()
-				addr := startDock(b, drv, files)
-				dialer := client.New(opts)
-				defer dialer.Close()
-				c, err := dialer.Dock(addr)
-				if err != nil {
-					b.Fatal(err)
-				}
-				waitReady(b, c)
-				benchCalls(b, c)
+				benchCalls(b, ready(b, cfg, opts, memdriver.New()))
 			})
 		}
 	}

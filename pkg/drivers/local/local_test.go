@@ -176,7 +176,7 @@ func xfs(t testing.TB) string {
 		t.Fatal(err)
 	}
 	command(t, "mkfs.xfs", "-q", "-m", "reflink=1", image)
-	mount(t, loopFor(t, f).path(), mnt, "xfs")
+	mount(t, loopFor(t, f).path(), mnt, "xfs", 0)
 	return mnt
 }
 
@@ -203,12 +203,12 @@ func loopFor(t testing.TB, f *os.File) loop {
 }
 
 // mount mounts a device, until the test ends or the function is called.
-func mount(t testing.TB, dev, at, fstype string) (unmount func()) {
+func mount(t testing.TB, dev, at, fstype string, flags uintptr) (unmount func()) {
 	t.Helper()
 	if err := os.MkdirAll(at, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount(dev, at, fstype, 0, ""); err != nil {
+	if err := unix.Mount(dev, at, fstype, flags, ""); err != nil {
 		t.Fatalf("mount %s: %v", dev, err)
 	}
 	done := false

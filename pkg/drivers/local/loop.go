@@ -137,6 +137,9 @@ func (l loop) same() (bool, error) {
 	return info.Device == l.dev && info.Inode == l.ino && nameOf(info) == l.tag, nil
 }
 
+// sector is the logical block size of the devices.
+const sector = 512
+
 // bindLoop makes a loop device of a file.
 func bindLoop(ctx context.Context, file *os.File, tag string, readOnly bool) (loop, error) {
 	ctl, err := os.OpenFile(loopControl, os.O_RDWR, 0)
@@ -144,10 +147,15 @@ func bindLoop(ctx context.Context, file *os.File, tag string, readOnly bool) (lo
 		return loop{}, err
 	}
 	defer ctl.Close()
-	c := unix.LoopConfig{Fd: uint32(file.Fd())}
+	// The sector size must be the same each time a volume is exported, or what
+	// is on it cannot be read. Left alone the kernel takes the least that direct
+	// I/O to the file needs, which on XFS is 512 before the first snapshot and
+	// 4096 after it.
+	c := unix.LoopConfig{Fd: uint32(file.Fd()), Size: sector}
 	copy(c.Info.File_name[:unix.LO_NAME_SIZE-1], tag)
 	// Direct, so that data is not cached twice and a write that was answered is
-	// in the file. The kernel leaves it out where the file system cannot.
+	// in the file. The kernel leaves it out where the file cannot do it in
+	// sectors.
 	c.Info.Flags = unix.LO_FLAGS_DIRECT_IO
 	if readOnly {
 		c.Info.Flags |= unix.LO_FLAGS_READ_ONLY

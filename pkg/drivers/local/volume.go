@@ -224,8 +224,12 @@ func (d *Driver) delete(ctx context.Context, k kind, id, poolName string, bad er
 			return err
 		}
 	}
-	faults.Point("local." + string(k) + "-delete.begin")
-	if err := d.remove(o.pool, k, id, string(k)+"-delete"); err != nil {
+	op := "delete"
+	if k == snapshots {
+		op = "deleteSnapshot"
+	}
+	faults.Point("local." + op + ".begin")
+	if err := d.remove(o.pool, k, id, op); err != nil {
 		d.update(k, id, func(o *object) { o.whole = false })
 		return ioError(k.one()+" "+id, err)
 	}
