@@ -147,6 +147,9 @@ func (a *API) Volume(spec wire.VolumeSpec) *wire.VolumeSpec {
 	if spec.Size == 0 && spec.SnapshotID == "" && spec.SourceVolumeID == "" {
 		spec.Size = 1
 	}
+	if spec.Name == "" {
+		spec.Name = "vol"
+	}
 	v, err := a.Volumes.Create(a.Ctx(), &spec)
 	a.ok(err, "create volume")
 	a.Settle(model.ResVolume, v.ID, v.TaskID)

@@ -44,7 +44,7 @@ func Quick() Config { return quick.With(nil) }
 func (s *Suite) NewCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := &Cluster{T: t, S: s, Dir: s.Dir(t)}
-	t.Cleanup(func() { c.leftovers() })
+	t.Cleanup(func() { c.leftovers(c.Dir) })
 	return c
 }
 

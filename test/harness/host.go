@@ -140,6 +140,33 @@ func Mounts(dir string) ([]string, error) {
 	return out, sc.Err()
 }
 
+// MountXFS makes a file system with reflinks in a sparse file of a size in GB,
+// and mounts it until the processes of the test have ended. It is called before
+// they are added.
+func (c *Cluster) MountXFS(dir string, gb int) {
+	c.T.Helper()
+	img := dir + ".img"
+	WriteFile(c.T, img, nil)
+	c.Must(os.Truncate(img, int64(gb)<<30))
+	Run(c.T, Tool(c.T, "mkfs.xfs"), "-q", "-m", "reflink=1", img)
+	c.Must(os.MkdirAll(dir, 0o700))
+	dev := strings.TrimSpace(Run(c.T, Tool(c.T, "losetup"), "--find", "--show", img))
+	c.T.Cleanup(func() {
+		// What was left on it is looked for before this, below.
+		if err := detach(dev); err != nil {
+			c.T.Errorf("detach %s: %v", dev, err)
+		}
+	})
+	Run(c.T, Tool(c.T, "mount"), dev, dir)
+	c.T.Cleanup(func() {
+		c.leftovers(dir)
+		if err := unix.Unmount(dir, 0); err != nil {
+			c.T.Errorf("unmount %s: %v", dir, err)
+			_ = unix.Unmount(dir, unix.MNT_DETACH)
+		}
+	})
+}
+
 // detach ends a loop device.
 func detach(dev string) error {
 	f, err := os.Open(dev)
@@ -151,10 +178,10 @@ func detach(dev string) error {
 	return err
 }
 
-// leftovers fails the test for loop devices and mounts that its processes left,
-// and removes them.
-func (c *Cluster) leftovers() {
-	mounts, err := Mounts(c.Dir)
+// leftovers fails the test for loop devices and mounts below a directory that its
+// processes left, and removes them.
+func (c *Cluster) leftovers(dir string) {
+	mounts, err := Mounts(dir)
 	if err != nil {
 		c.T.Error(err)
 	}
@@ -165,7 +192,7 @@ func (c *Cluster) leftovers() {
 			c.T.Errorf("unmount %s: %v", m, err)
 		}
 	}
-	loops, err := Loops(c.Dir)
+	loops, err := Loops(dir)
 	if err != nil {
 		c.T.Error(err)
 	}

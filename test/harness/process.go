@@ -270,8 +270,21 @@ func (p *Process) report(t testing.TB) {
 		}
 	}
 	if t.Failed() {
-		t.Logf("---- log of %s\n%s", p.Name, tail(b, p.s.logTail))
+		t.Logf("---- log of %s\n%s", p.Name, tail(withoutReads(b), p.s.logTail))
 	}
+}
+
+// withoutReads leaves out the requests that changed nothing: a test that waits
+// makes very many.
+func withoutReads(b []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(b) {
+		if bytes.Contains(line, []byte("level=debug msg=request ")) {
+			continue
+		}
+		out = append(out, line...)
+	}
+	return out
 }
 
 func clip(b []byte, n int) []byte { return b[:min(len(b), n)] }
