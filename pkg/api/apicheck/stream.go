@@ -104,5 +104,8 @@ func (s *streamCheck) schema(name string, b []byte) error {
 	s.c.s.mu.Lock()
 	doc := s.c.s.doc
 	s.c.s.mu.Unlock()
+	if doc == nil {
+		return nil // reported already
+	}
 	return doc.Components.Schemas[name].Value.VisitJSON(decode(b))
 }
