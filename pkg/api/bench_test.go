@@ -1,10 +1,14 @@
 package api
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -102,14 +106,67 @@ func BenchmarkCreateVolume(b *testing.B) {
 	}
 }
 
-// BenchmarkHTTPGet is a read over a connection, client included.
-func BenchmarkHTTPGet(b *testing.B) {
+// BenchmarkHTTP is what requests cost over connections, with a client that does
+// next to nothing: 64 connections, each with one request at a time.
+func BenchmarkHTTP(b *testing.B) {
 	e := benchEnv(b)
 	v := &model.Volume{Meta: model.Meta{ID: model.NewID(), TenantID: e.tenant, Name: "v"}, Size: model.GiB, Status: model.StatusAvailable}
 	e.commit((&db.Txn{Label: "bench"}).Create(v))
-	start := cpu()
-	for b.Loop() {
-		e.get("/block/volumes/" + v.ID).want(200)
+	body := `{"name":"bench","size":1,"profileId":"` + e.profile().ID + `"}`
+	var n atomic.Int64
+	for name, request := range map[string]func() string{
+		"get": func() string {
+			return "GET /v1beta/" + e.tenant + "/block/volumes/" + v.ID + " HTTP/1.1\r\nHost: x\r\n\r\n"
+		},
+		"create": func() string {
+			return fmt.Sprintf("POST /v1beta/%s/block/volumes HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k%d-%d\r\nContent-Length: %d\r\n\r\n%s", e.tenant, b.N, n.Add(1), len(body), body)
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetParallelism(32)
+			start := cpu()
+			b.RunParallel(func(pb *testing.PB) {
+				conn, err := net.Dial("tcp", strings.TrimPrefix(e.url, "http://"))
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				defer conn.Close()
+				r := bufio.NewReader(conn)
+				for pb.Next() {
+					if err := exchange(conn, r, request()); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(cpu()-start)/float64(b.N), "cpu-ns/op")
+		})
 	}
-	b.ReportMetric(float64(cpu()-start)/float64(b.N), "cpu-ns/op")
+}
+
+// exchange sends a request and reads over its answer.
+func exchange(conn net.Conn, r *bufio.Reader, request string) error {
+	if _, err := io.WriteString(conn, request); err != nil {
+		return err
+	}
+	length, first := 0, true
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		if first && !bytes.HasPrefix(line, []byte("HTTP/1.1 20")) {
+			return fmt.Errorf("answer %q", line)
+		}
+		first = false
+		if l, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			length, _ = strconv.Atoi(string(bytes.TrimSpace(l)))
+		}
+		if len(line) == 2 {
+			break
+		}
+	}
+	_, err := r.Discard(length)
+	return err
 }

@@ -98,10 +98,13 @@ func (s *Server) createHost(c *call) error {
 
 // takeHost takes a host's fields out of a PUT. A list replaces the one before.
 func (p *patch) takeHost(h *model.Host) error {
-	for name, to := range map[string]any{
-		"hostName": &h.HostName, "osType": &h.OSType, "accessMode": &h.AccessMode, "ip": &h.IP, "port": &h.Port, "username": &h.Username,
+	for _, f := range []struct {
+		name string
+		to   any
+	}{
+		{"hostName", &h.HostName}, {"osType", &h.OSType}, {"accessMode", &h.AccessMode}, {"ip", &h.IP}, {"port", &h.Port}, {"username", &h.Username},
 	} {
-		if _, err := p.take(name, to); err != nil {
+		if _, err := p.take(f.name, f.to); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -72,19 +73,8 @@ func listQuery(raw, tenant string, t fielder) (q db.Query, hash string, err erro
 	if err := sorting(v, &q, t); err != nil {
 		return q, "", err
 	}
-	for key, values := range v {
-		switch key {
-		case "limit", "offset", "sortKey", "sortDir", "marker":
-			continue
-		}
-		name, ok := t.Field(key)
-		if !ok {
-			continue // unknown parameters are ignored, as in the original
-		}
-		if len(values) > maxFilterValues {
-			return q, "", model.Invalid(key, "%s is given %d times, at most %d are allowed", key, len(values), maxFilterValues)
-		}
-		q.Filters = append(q.Filters, db.Filter{Field: name, Values: values})
+	if q.Filters, err = filters(v, t); err != nil {
+		return q, "", err
 	}
 	hash = hashQuery(&q)
 	if m := v.Get("marker"); m != "" {
@@ -96,6 +86,31 @@ func listQuery(raw, tenant string, t fielder) (q db.Query, hash string, err erro
 		}
 	}
 	return q, hash, nil
+}
+
+// filters reads the parameters that are fields of the table; others are ignored,
+// as in the original.
+func filters(v url.Values, t fielder) ([]db.Filter, error) {
+	var fs []db.Filter
+	for _, key := range slices.Sorted(maps.Keys(v)) {
+		switch key {
+		case "limit", "offset", "sortKey", "sortDir", "marker":
+			continue
+		}
+		name, ok := t.Field(key)
+		if !ok {
+			continue
+		}
+		i := slices.IndexFunc(fs, func(f db.Filter) bool { return f.Field == name })
+		if i < 0 {
+			i, fs = len(fs), append(fs, db.Filter{Field: name})
+		}
+		fs[i].Values = append(fs[i].Values, v[key]...)
+		if len(fs[i].Values) > maxFilterValues {
+			return nil, model.Invalid(key, "%s is given %d times, at most %d are allowed", key, len(fs[i].Values), maxFilterValues)
+		}
+	}
+	return fs, nil
 }
 
 func sorting(v url.Values, q *db.Query, t fielder) error {

@@ -62,6 +62,7 @@ func TestListParameters(t *testing.T) {
 		{"hostName=h3", []string{"h3"}},
 		{"HostName=h3", []string{"h3"}},
 		{"hostName=h3&hostName=h5&sortKey=hostName&sortDir=asc", []string{"h3", "h5"}},
+		{"hostName=h3&HostName=h5&sortKey=hostName&sortDir=asc", []string{"h3", "h5"}},
 		{"hostName=h3&osType=linux", []string{"h3"}},
 		{"hostName=h3&osType=windows", []string{}},
 		{"osType=windows&sortKey=hostName&sortDir=asc", []string{"h2", "h4", "h6"}},

@@ -2,7 +2,9 @@ package api
 
 import (
 	"encoding/json"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/osds-io/osds/pkg/model"
@@ -54,6 +56,8 @@ func (c *call) patch(what string, s shape) (*patch, error) {
 		case !ok && c.s.Strict:
 			return nil, model.Invalid(k, "parse %s request body failed: there is no field %q: remove it", what, shorten(k))
 		case !ok, string(v) == "null":
+		case p.fields[name] != nil:
+			return nil, model.Invalid(name, "parse %s request body failed: %s is given twice, in different letter case", what, name)
 		default:
 			p.fields[name] = v
 		}
@@ -86,7 +90,8 @@ func (p *patch) text(name string) (*string, error) {
 // value that they have.
 func (p *patch) rest(present any) error {
 	var now map[string]any
-	for name, raw := range p.fields {
+	for _, name := range slices.Sorted(maps.Keys(p.fields)) {
+		raw := p.fields[name]
 		if ignored[name] {
 			continue
 		}

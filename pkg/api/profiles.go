@@ -8,6 +8,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/osds-io/osds/pkg/controller/selector"
 	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/model"
 	"github.com/osds-io/osds/pkg/model/wire"
@@ -59,6 +60,9 @@ func (s *Server) createProfile(c *call) error {
 	}
 	return c.change("api.profile.create", func(t *db.Txn) (*answer, error) {
 		p, err := wire.ToProfile(&spec)
+		if err == nil {
+			err = selector.ValidateProfile(p)
+		}
 		if err != nil {
 			return nil, prefixed("parse profile request body failed: ", err)
 		}
@@ -118,6 +122,9 @@ func (s *Server) updateProfile(c *call) error {
 		mergeCustom(p, custom)
 		if err := model.ValidateProfile(p); err != nil {
 			return nil, err
+		}
+		if err := selector.ValidateProfile(p); err != nil {
+			return nil, prefixed("update profile failed: ", err)
 		}
 		if err := in.rest(wire.FromProfile(old)); err != nil {
 			return nil, err
@@ -183,6 +190,9 @@ func (s *Server) addCustomProperties(c *call) error {
 	return c.changeCustom("api.profile.custom.add", func(p *model.Profile) (*answer, error) {
 		mergeCustom(p, add)
 		if err := model.ValidateCustom("customProperties", p.Custom); err != nil {
+			return nil, prefixed("add custom property failed: ", err)
+		}
+		if err := selector.ValidateProfile(p); err != nil {
 			return nil, prefixed("add custom property failed: ", err)
 		}
 		return done(custom(p)), nil

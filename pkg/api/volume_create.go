@@ -23,6 +23,10 @@ const (
 	maxMaxPools     = 1000
 )
 
+// deletionWait is how long a create waits for the end of its profile's deletion,
+// which may be refused.
+const deletionWait = 2 * time.Second
+
 // createVolume accepts a new volume, or, with ?dryRun=explain, says where it
 // would be placed.
 func (s *Server) createVolume(c *call) error {
@@ -257,6 +261,7 @@ func (c *call) volumeProfile(t *db.Txn, id string, src *volumeSource) (*model.Pr
 // id. One that is just being deleted is waited for, because its deletion may be
 // refused; the mark of a deletion that nobody goes on with is taken away.
 func (c *call) usableProfile(p *model.Profile, id string) (*model.Profile, error) {
+	var wait context.Context
 	for {
 		if p == nil {
 			var ok bool
@@ -277,22 +282,21 @@ func (c *call) usableProfile(p *model.Profile, id string) (*model.Profile, error
 				return q, nil
 			}
 		}
-		ctx, cancel := context.WithTimeout(c.ctx, 2*time.Second)
-		err := c.store().WaitRev(ctx, p.Rev+1)
-		if err == nil && c.unchanged(p) {
-			err = c.store().WaitRev(ctx, c.store().Rev()+1)
+		if wait == nil {
+			ctx, cancel := context.WithTimeout(c.ctx, deletionWait)
+			defer cancel()
+			wait = ctx
 		}
-		cancel()
-		if err != nil {
-			return nil, model.Errorf(model.KindBusy, "profile %s is being deleted", p.ID)
+		// Anything that happens may be the end of the deletion; taken before
+		// the profile is looked at, no change is missed.
+		next := c.store().Rev() + 1
+		if x, ok := c.store().Profiles.Get(p.ID); ok && x.Rev == p.Rev {
+			if err := c.store().WaitRev(wait, next); err != nil {
+				return nil, model.Errorf(model.KindBusy, "profile %s is being deleted", p.ID)
+			}
 		}
 		p, id = nil, p.ID
 	}
-}
-
-func (c *call) unchanged(p *model.Profile) bool {
-	x, ok := c.store().Profiles.Get(p.ID)
-	return ok && x.Rev == p.Rev
 }
 
 // asksMultiAttach says whether a profile asks for volumes that several hosts may

@@ -201,6 +201,7 @@ func TestUpdateVolume(t *testing.T) {
 	e.put(p, `{"name":5}`).fails(400, model.KindInvalid, "name", "must be a string")
 	e.put(p, `{"metadata":{"lvPath":"/dev/sda"}}`).fails(400, model.KindInvalid, "metadata.lvPath", "kept by the storage driver")
 	e.put(p, `{"metadata":{"k":7}}`).fails(400, model.KindInvalid, "metadata", "must be a string")
+	e.put(p, `{"name":"a","NAME":"b"}`).fails(400, model.KindInvalid, "name", "given twice")
 	e.put(p, ``).fails(400, model.KindInvalid, "", "EOF")
 	e.put("/block/volumes/nope", `{"name":"x"}`).fails(404, model.KindNotFound, "", "volume nope not found")
 }

@@ -38,6 +38,8 @@ type member struct {
 	etcd *embed.Etcd
 	lock *os.File
 	log  *etcdLog
+	// cleanup removes what memberConfig made outside of the data directory.
+	cleanup func()
 }
 
 // startMember starts the embedded member and waits until it serves.
@@ -55,11 +57,11 @@ func startMember(ctx context.Context, c Embedded, log *logrus.Entry) (*member, *
 	}
 	m := &member{lock: lock, log: &etcdLog{log: log}}
 	cfg, cleanup, err := memberConfig(dir, c, m.log)
+	m.cleanup = cleanup
 	if err != nil {
 		m.stop()
 		return nil, nil, err
 	}
-	defer cleanup()
 	if m.etcd, err = embed.StartEtcd(cfg); err != nil {
 		m.stop()
 		return nil, nil, fmt.Errorf("start embedded etcd in %s: %w", dir, err)
@@ -90,7 +92,7 @@ func memberConfig(dir string, c Embedded, core zapcore.Core) (*embed.Config, fun
 			return nil, cleanup, err
 		}
 		sockDir = t
-		cleanup = func() { /* the sockets live as long as the member */ }
+		cleanup = func() { _ = os.RemoveAll(t) }
 	}
 	for _, s := range []string{"client.sock", "peer.sock"} {
 		// Left by a process that was killed; the directory's lock says that
@@ -145,6 +147,9 @@ func (m *member) stop() {
 	if m.etcd != nil {
 		m.etcd.Close()
 		<-m.etcd.Server.StopNotify()
+	}
+	if m.cleanup != nil {
+		m.cleanup()
 	}
 	if m.lock != nil {
 		m.lock.Close()

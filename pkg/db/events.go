@@ -84,6 +84,27 @@ func (h *hub) publish(rev int64, evs []Event) {
 	h.wake = make(chan struct{})
 	subs := h.subs
 	h.mu.Unlock()
+	tell(subs, evs)
+}
+
+// reset drops the history: something between was lost. Streams have to list
+// again; subscribers are told what is different now, in no order.
+func (h *hub) reset(rev int64, evs []Event) {
+	h.mu.Lock()
+	h.first, h.floor, h.floorN = h.next, rev, -1
+	h.epoch++
+	if h.closed {
+		h.mu.Unlock()
+		return
+	}
+	close(h.wake)
+	h.wake = make(chan struct{})
+	subs := h.subs
+	h.mu.Unlock()
+	tell(subs, evs)
+}
+
+func tell(subs []*subscriber, evs []Event) {
 	for _, sub := range subs {
 		sub.mu.Lock()
 		for i := 0; i < len(evs) && !sub.over; i++ {
@@ -91,19 +112,6 @@ func (h *hub) publish(rev int64, evs []Event) {
 		}
 		sub.mu.Unlock()
 	}
-}
-
-// reset drops the history: something between was lost.
-func (h *hub) reset(rev int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.first, h.floor, h.floorN = h.next, rev, -1
-	h.epoch++
-	if h.closed {
-		return
-	}
-	close(h.wake)
-	h.wake = make(chan struct{})
 }
 
 func (h *hub) close() {

@@ -76,7 +76,7 @@ func TestSlowStreamIsTold(t *testing.T) {
 		t.Errorf("a reader that lost an event gets %v", err)
 	}
 	st, _ = s.Stream(2, -1)
-	h.reset(5)
+	h.reset(5, nil)
 	if _, err := st.Next(context.Background(), 10); err != error(ErrResync) {
 		t.Errorf("a reader from before a reset gets %v", err)
 	}

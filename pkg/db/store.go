@@ -60,6 +60,7 @@ type Store struct {
 
 	waitMu  sync.Mutex
 	waiters map[chan struct{}]int64
+	nudged  atomic.Int64 // when the sync key was last written, Unix nanoseconds
 
 	hub     *hub
 	metrics storeMetrics
@@ -94,7 +95,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		s.Close()
 		return nil, err
 	}
-	rev, err := s.load(ctx)
+	rev, _, err := s.load(ctx)
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -102,6 +103,10 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	s.hub.start(rev)
 	s.wg.Add(1)
 	go s.watch(rev)
+	if s.member == nil {
+		s.wg.Add(1)
+		go s.pulse()
+	}
 	s.lane = s.newLane(4, nil)
 	return s, nil
 }
@@ -207,11 +212,21 @@ func (s *Store) WaitRev(ctx context.Context, rev int64) error {
 	}
 	s.waiters[ch] = rev
 	s.waitMu.Unlock()
-	select {
-	case <-ch:
-		return nil
-	case <-ctx.Done():
-	case <-s.closing:
+	// The revision may be of a write below another prefix, by others on the
+	// same etcd: then no event will come, until we write something ourselves.
+	nudge := time.NewTicker(nudgeAfter)
+	defer nudge.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-ch:
+			return nil
+		case <-nudge.C:
+			s.nudge(ctx)
+		case <-ctx.Done():
+			waiting = false
+		case <-s.closing:
+			waiting = false
+		}
 	}
 	s.waitMu.Lock()
 	delete(s.waiters, ch)
@@ -220,6 +235,41 @@ func (s *Store) WaitRev(ctx context.Context, rev int64) error {
 		return nil
 	}
 	return model.Errorf(model.KindUnavailable, "the cache is at revision %d and has not reached %d", s.rev.Load(), rev)
+}
+
+// nudgeAfter is how long a wait lasts before it makes sure that events come.
+const nudgeAfter = 250 * time.Millisecond
+
+// syncKey is written to have an event of our own; see nudge and Sync.
+func (s *Store) syncKey() string { return s.prefix + "meta/sync/" + s.instance }
+
+// nudge writes the sync key, seldom enough whoever asks. Its event carries the
+// cache past every revision before it. etcd's own progress requests would do the
+// same, but before 3.4.25 and 3.5.8 they could overtake events.
+func (s *Store) nudge(ctx context.Context) {
+	now, last := time.Now().UnixNano(), s.nudged.Load()
+	if now-last < int64(nudgeAfter) || !s.nudged.CompareAndSwap(last, now) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	_, _ = s.cli.Put(ctx, s.syncKey(), "") // the next nudge is the retry
+}
+
+// pulse keeps Lag small where the server's own progress notices are minutes
+// apart.
+func (s *Store) pulse() {
+	defer s.wg.Done()
+	t := time.NewTicker(5 * time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			s.nudge(s.ctx)
+		case <-s.ctx.Done():
+			return
+		}
+	}
 }
 
 // advance publishes that every change up to rev is in the tables.

@@ -44,9 +44,9 @@ func (v View) Debts() iter.Seq2[string, *model.Debt] { return each(v.s.Tables.De
 func (v View) Accounts() iter.Seq2[string, *model.Account] { return each(v.s.Tables.Ledger) }
 
 // Sync waits until the cache shows everything that was committed, by anybody,
-// before the call.
+// before the call. It writes a key of its own and waits for that.
 func (s *Store) Sync(ctx context.Context) error {
-	r, err := s.cli.Get(ctx, s.prefix+"ping")
+	r, err := s.cli.Put(ctx, s.syncKey(), "")
 	if err != nil {
 		return storeError(err)
 	}

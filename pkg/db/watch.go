@@ -15,9 +15,10 @@ import (
 // loadPage is how many keys one range of the first load reads.
 const loadPage = 5000
 
-// load reads everything at one revision into the tables and gives the revision.
-// Ranges are read while the one before is being decoded.
-func (s *Store) load(ctx context.Context) (int64, error) {
+// load reads everything at one revision into the tables and gives the revision,
+// and what changed against what the tables had. Ranges are read while the one
+// before is being decoded.
+func (s *Store) load(ctx context.Context) (int64, []Event, error) {
 	type page struct {
 		kvs []*mvccpb.KeyValue
 		err error
@@ -45,20 +46,25 @@ func (s *Store) load(ctx context.Context) (int64, error) {
 		}
 	}()
 	seen := map[model.Resource]map[string]bool{}
+	again := s.rev.Load() > 0
+	var evs []Event
 	for p := range pages {
 		if p.err != nil {
-			return 0, p.err
+			return 0, nil, p.err
 		}
 		recs, err := s.decodeAll(p.kvs)
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		s.mu.Lock()
 		for _, r := range recs {
 			if r == nil {
 				continue
 			}
-			s.tables[r.Res()].put(r)
+			old := s.tables[r.Res()].put(r)
+			if again && (old == nil || old.Base().Rev != r.Base().Rev) {
+				evs = append(evs, Event{Rev: r.Base().Rev, Type: typeOf(old), Rec: r, Old: old})
+			}
 			if seen[r.Res()] == nil {
 				seen[r.Res()] = map[string]bool{}
 			}
@@ -71,13 +77,20 @@ func (s *Store) load(ctx context.Context) (int64, error) {
 	for res, t := range s.tables {
 		for _, id := range t.ids() {
 			if !seen[res][id] {
-				t.remove(id)
+				evs = append(evs, Event{Rev: rev, Type: Deleted, Rec: t.remove(id)})
 			}
 		}
 	}
 	s.mu.Unlock()
 	s.advance(rev)
-	return rev, nil
+	return rev, evs, nil
+}
+
+func typeOf(old model.Record) EventType {
+	if old == nil {
+		return Created
+	}
+	return Updated
 }
 
 // decodeAll decodes a page on both of two cores; records are nil for keys that
@@ -125,9 +138,9 @@ func (s *Store) watch(rev int64) {
 			if r.Err() != nil {
 				if r.CompactRevision != 0 {
 					s.log.Warn("the watch fell behind the store's compaction; loading everything again")
-					if n, err := s.load(s.ctx); err == nil {
+					if n, evs, err := s.load(s.ctx); err == nil {
 						rev = n
-						s.hub.reset(rev)
+						s.hub.reset(rev, evs)
 					}
 				}
 				break
@@ -192,12 +205,8 @@ func (s *Store) applyRevision(rev int64, evs []*clientv3.Event) []Event {
 				out = append(out, Event{Rev: rev, N: len(out), Type: Deleted, Rec: old})
 			}
 		case recs[i] != nil:
-			typ := Updated
 			old := t.put(recs[i])
-			if old == nil {
-				typ = Created
-			}
-			out = append(out, Event{Rev: rev, N: len(out), Type: typ, Rec: recs[i], Old: old})
+			out = append(out, Event{Rev: rev, N: len(out), Type: typeOf(old), Rec: recs[i], Old: old})
 		}
 	}
 	return out

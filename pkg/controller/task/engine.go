@@ -11,7 +11,9 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -119,8 +121,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.runTimers()
 	e.wg.Wait()
-	if err := context.Cause(e.ctx); !errors.Is(err, context.Canceled) {
-		return err
+	if ctx.Err() == nil {
+		return fmt.Errorf("tasks stop: %w", context.Cause(e.ctx))
 	}
 	return nil
 }
@@ -265,7 +267,15 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 
 // step does one step. Its context ends when a user cancels the task, so that a
 // long call to a dock does not hold that up; commits do not depend on it.
-func (e *Engine) step(j *Job, h Handler) error {
+func (e *Engine) step(j *Job, h Handler) (err error) {
+	defer func() {
+		// One record must not take the process, and with it all others, down
+		// again and again. The task says what happened, and is tried again.
+		if p := recover(); p != nil {
+			e.Log.WithField("record", j.key).Errorf("panic in a step: %v\n%s", p, debug.Stack())
+			err = model.Errorf(model.KindInternal, "a fault of osdslet in this step: %v; its log has more", p)
+		}
+	}()
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
 	if !j.Task().Cancel {

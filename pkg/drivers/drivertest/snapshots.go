@@ -1,7 +1,6 @@
 package drivertest
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/osds-io/osds/pkg/drivers"
@@ -278,6 +277,6 @@ func testRevert(e *env) {
 		e.Errorf("in the end: %+v, %v", got, err)
 	}
 	if v, ok := e.listed(vol.ID); !ok || v.Incomplete {
-		e.Error(fmt.Sprintf("listed as %+v, %t", v, ok))
+		e.Errorf("listed as %+v, %t", v, ok)
 	}
 }

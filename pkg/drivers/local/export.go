@@ -89,31 +89,36 @@ func (d *Driver) removeExport(x *export) error {
 	return x.pool.dirs[exportsDir].Sync()
 }
 
-// loopsOf gives the loop devices of a volume, whoever made them.
-func (d *Driver) loopsOf(o object) ([]loop, error) {
-	st, err := o.pool.stat(volumes, o.meta.ID)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	all, err := findLoops(func(base string) bool { return base == o.meta.ID+dataExt })
-	if err != nil {
+// loopsOf gives the loop devices of a volume, whoever made them. A device of
+// ours is known by its tag, even where its file was removed or replaced past the
+// driver; another's by the file it is bound to.
+func (d *Driver) loopsOf(volumeID string) ([]loop, error) {
+	all, err := findLoops(func(base string) bool { return base == volumeID+dataExt })
+	if err != nil || len(all) == 0 {
 		return nil, err
 	}
 	var out []loop
 	for _, l := range all {
-		if l.hidden || (l.dev == st.Dev && l.ino == st.Ino) {
+		if l.hidden || strings.HasPrefix(l.tag, tagPrefix) || d.boundTo(l, volumeID) {
 			out = append(out, l)
 		}
 	}
 	return out, nil
 }
 
+// boundTo says whether a device is bound to a volume's file.
+func (d *Driver) boundTo(l loop, volumeID string) bool {
+	o, ok, err := d.lookup(volumes, volumeID, "")
+	if !ok || err != nil {
+		return false
+	}
+	st, err := o.pool.stat(volumes, volumeID)
+	return err == nil && l.dev == st.Dev && l.ino == st.Ino
+}
+
 // notInUse is busy for a volume that has a device.
 func (d *Driver) notInUse(o object) error {
-	ls, err := d.loopsOf(o)
+	ls, err := d.loopsOf(o.meta.ID)
 	if err != nil {
 		return ioError("volume "+o.meta.ID, err)
 	}
@@ -129,7 +134,7 @@ func (d *Driver) notInUse(o object) error {
 
 // inUse says whether a volume may be written to now. In doubt it may.
 func (d *Driver) inUse(o object) bool {
-	ls, err := d.loopsOf(o)
+	ls, err := d.loopsOf(o.meta.ID)
 	return err != nil || len(ls) > 0
 }
 
@@ -163,7 +168,7 @@ func (d *Driver) Export(ctx context.Context, r drivers.Export) (model.Connection
 	if x, ok := d.exportOf(r.AttachmentID); ok && (x.VolumeID != r.Volume.ID || x.ReadOnly != r.ReadOnly) {
 		return none, model.Errorf(model.KindExists, "attachment %s is there already, of volume %s, read-only %t", r.AttachmentID, x.VolumeID, x.ReadOnly)
 	}
-	ls, err := d.loopsOf(o)
+	ls, err := d.loopsOf(o.meta.ID)
 	if err != nil {
 		return none, ioError("volume "+r.Volume.ID, err)
 	}
@@ -344,6 +349,9 @@ func (d *Driver) Unexport(ctx context.Context, r drivers.ExportRef) error {
 		return ioError("attachment "+r.AttachmentID, err)
 	}
 	defer unlock()
+	if volumeID == "" {
+		return nil // nothing is noted, and nobody says where to look
+	}
 	if err := d.detach(ctx, r.AttachmentID, volumeID); err != nil {
 		return ioError("attachment "+r.AttachmentID, err)
 	}
@@ -359,11 +367,7 @@ func (d *Driver) Unexport(ctx context.Context, r drivers.ExportRef) error {
 
 // detach detaches every device of an attachment; a crash may have left several.
 func (d *Driver) detach(ctx context.Context, attachmentID, volumeID string) error {
-	o, ok, err := d.lookup(volumes, volumeID, "")
-	if err != nil || !ok {
-		return err
-	}
-	ls, err := d.loopsOf(o)
+	ls, err := d.loopsOf(volumeID)
 	if err != nil {
 		return err
 	}
@@ -378,8 +382,9 @@ func (d *Driver) detach(ctx context.Context, attachmentID, volumeID string) erro
 			return err
 		}
 	}
-	if len(mine) == 0 {
-		return nil
+	o, ok, err := d.lookup(volumes, volumeID, "")
+	if len(mine) == 0 || !ok || err != nil {
+		return err
 	}
 	if o.pool.thick() && o.whole {
 		if err := o.pool.refill(ctx, volumeID); err != nil {
@@ -407,7 +412,7 @@ func (p *pool) refill(ctx context.Context, id string) error {
 
 // growExports tells a volume's devices of its new length.
 func (d *Driver) growExports(o object) error {
-	ls, err := d.loopsOf(o)
+	ls, err := d.loopsOf(o.meta.ID)
 	if err != nil {
 		return ioError("volume "+o.meta.ID, err)
 	}
@@ -455,8 +460,7 @@ func (d *Driver) ListExports(ctx context.Context, p drivers.Page) ([]drivers.Liv
 			}
 		}
 		o, ok := volume(l.base)
-		st, err := o.pool.stat(volumes, o.meta.ID)
-		if !ok || err != nil || st.Dev != l.dev || st.Ino != l.ino || id <= p.After {
+		if !ok || id <= p.After {
 			continue
 		}
 		x := drivers.LiveExport{AttachmentID: id, VolumeID: o.meta.ID, Pool: o.pool.name, Detail: l.path()}

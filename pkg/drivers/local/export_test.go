@@ -305,6 +305,34 @@ func TestForeignLoop(t *testing.T) {
 	}
 }
 
+// Somebody removes the file under a device: the device lives on, so the export
+// does, until it is ended.
+func TestFileVanishes(t *testing.T) {
+	needRoot(t)
+	dir, d := backend(t, "capacity: 1GiB\nprovisioningPolicy: Thick")
+	v := create(t, d, testSize)
+	dev, ref := exportVolume(t, d, v, nil)
+	if err := os.Remove(filepath.Join(dir, "pool", volumes.data(v.ID))); err != nil {
+		t.Fatal(err)
+	}
+	closeDriver(t, d)
+	d = open(t, dir)
+	defer closeDriver(t, d)
+	if xs, err := d.ListExports(ctx(t), drivers.Page{}); err != nil || len(xs) != 1 || xs[0].Detail != dev {
+		t.Errorf("listed: %+v, %v", xs, err)
+	}
+	wantKind(t, "delete", d.DeleteVolume(ctx(t), v), model.KindBusy)
+	if err := d.Unexport(ctx(t), ref); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := findLoops(func(base string) bool { return base == v.ID+dataExt }); err != nil || len(left) != 0 {
+		t.Errorf("left: %+v, %v", left, err)
+	}
+	if err := d.DeleteVolume(ctx(t), v); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // After a restart of the host there are no devices, whatever was noted.
 func TestDevicesVanish(t *testing.T) {
 	needRoot(t)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/osds-io/osds/internal/faults"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -134,20 +135,39 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// A file that lies about, put there by hand, must not become a volume's data.
+// A file that lies about, put there by hand, must not become a volume's data,
+// not even if the process dies at the worst moment.
 func TestStrayDataIsNotAdopted(t *testing.T) {
-	dir, d := backend(t, "capacity: 1GiB")
-	defer closeDriver(t, d)
-	r := drivers.CreateVolume{ID: model.NewID(), Pool: "p", Size: testSize}
-	path := filepath.Join(dir, "pool", volumes.data(r.ID))
-	if err := os.WriteFile(path, noise(t, int(testSize)), 0o600); err != nil {
-		t.Fatal(err)
+	r := drivers.CreateVolume{ID: "a-volume", Pool: "p", Size: testSize}
+	if dir := os.Getenv(strayEnv); dir != "" {
+		d := open(t, dir)
+		if err := os.WriteFile(filepath.Join(dir, "pool", volumes.data(r.ID)), noise(t, int(testSize)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := faults.Arm(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := d.CreateVolume(ctx(t), r)
+		t.Fatalf("it should be dead: %v", err)
 	}
+	dir, d := backend(t, "capacity: 1GiB")
+	closeDriver(t, d)
+	cmd := exec.CommandContext(ctx(t), os.Args[0], "-test.run=^TestStrayDataIsNotAdopted$")
+	cmd.Env = append(os.Environ(), strayEnv+"="+dir, faults.Env+"=kill:local.create.meta")
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	d = open(t, dir)
+	defer closeDriver(t, d)
+	_, err := d.GetVolume(ctx(t), drivers.VolumeRef{ID: r.ID, Pool: "p"})
+	wantKind(t, "get", err, model.KindNotFound)
 	if _, err := d.CreateVolume(ctx(t), r); err != nil {
 		t.Fatal(err)
 	}
-	compareFile(t, path, make([]byte, testSize))
+	compareFile(t, filepath.Join(dir, "pool", volumes.data(r.ID)), make([]byte, testSize))
 }
+
+const strayEnv = "OSDS_LOCAL_TEST_STRAY"
 
 func blocks(t testing.TB, path string) model.Bytes {
 	t.Helper()

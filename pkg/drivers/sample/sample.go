@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/osds-io/osds/internal/faults"
 	"github.com/osds-io/osds/pkg/drivers"
@@ -93,7 +94,7 @@ func Open(ctx context.Context, c drivers.Config) (*Driver, error) {
 		// The free list is rebuilt at open instead of written with each commit.
 		NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, model.Errorf(model.KindUnavailable, "%s is in use by another process", path)
 	}
 	if err != nil {
