@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/drivers/local"
 	"github.com/osds-io/osds/pkg/drivers/sample"
 )
 
@@ -9,6 +10,7 @@ import (
 // that a backend's driver key takes.
 func linked() map[string]drivers.Factory {
 	return map[string]drivers.Factory{
+		"local":  local.Factory,
 		"sample": sample.Factory,
 	}
 }

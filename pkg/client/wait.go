@@ -141,7 +141,7 @@ func (w *waiter) timeout(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		<-ctx.Done() // sleep gave up a little before the deadline
 	}
-	if err != nil {
+	if err != nil && w.last.Raw == nil { // never seen: the error says more
 		return err
 	}
 	return fmt.Errorf("%s %s is still %s: %w", strings.TrimSuffix(string(w.res), "s"), w.id, w.last.State(), ctx.Err())

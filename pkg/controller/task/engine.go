@@ -335,11 +335,10 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 		return time.Second
 	case e.ctx.Err() != nil:
 		return time.Second
-	case model.IsKind(err, model.KindStale):
-		e.Log.WithError(err).WithField("record", j.key).Warn("a dock has seen a newer epoch")
-		e.end(err)
-		return time.Second
 	}
+	// A stale call is tried again like any other: it was overtaken by a later
+	// one on its object. If it is the epoch that is stale the term is about to
+	// end, by the lease or by what the dock reports.
 	var w *Wait
 	pause := backoff(j.Rec.CurrentTask().Attempts)
 	if errors.As(err, &w) {
