@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/osds-io/osds/pkg/controller/fleet"
+	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/dock/client"
 	"github.com/osds-io/osds/pkg/dock/dockpb"
 	"github.com/osds-io/osds/pkg/dock/registry"
@@ -32,6 +33,14 @@ type sessions struct {
 	changed chan struct{}
 	// extras are decoded once for as long as a pool reports the same ones.
 	extras map[string]decodedExtras
+	// figures are what pools reported last, by id.
+	figures map[string]figures
+}
+
+// figures are a pool's live statistics.
+type figures struct {
+	dock        string
+	total, free model.Bytes
 }
 
 type decodedExtras struct {
@@ -40,7 +49,7 @@ type decodedExtras struct {
 }
 
 func newSessions() *sessions {
-	return &sessions{changed: make(chan struct{}), extras: map[string]decodedExtras{}}
+	return &sessions{changed: make(chan struct{}), extras: map[string]decodedExtras{}, figures: map[string]figures{}}
 }
 
 // Live gives the docks with a session.
@@ -104,10 +113,43 @@ func (s *sessions) fire() {
 }
 
 // DockSeen is part of registry.Observer.
-func (s *sessions) DockSeen(registry.Session) { s.fire() }
+func (s *sessions) DockSeen(x registry.Session) {
+	s.DockBeat(x)
+	s.fire()
+}
 
 // DockBeat is part of registry.Observer; the controllers look every second.
-func (s *sessions) DockBeat(registry.Session) {}
+func (s *sessions) DockBeat(x registry.Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range x.Pools {
+		s.figures[p.GetId()] = figures{x.ID(), model.Bytes(p.GetTotal()), model.Bytes(p.GetFree())}
+	}
+}
 
 // DockGone is part of registry.Observer.
-func (s *sessions) DockGone(string, string) { s.fire() }
+func (s *sessions) DockGone(id, _ string) {
+	s.mu.Lock()
+	for pool, f := range s.figures {
+		if f.dock == id {
+			delete(s.figures, pool)
+		}
+	}
+	s.mu.Unlock()
+	s.fire()
+}
+
+// view gives a pool's figures as they are now, for the API: statistics from the
+// dock's last beat where it has a session here, else the record's.
+func (s *sessions) view(st *db.Store, p *model.Pool) (total, free, reserved model.Bytes, status model.Status) {
+	total, free, status = p.Total, p.Free, p.Status
+	s.mu.Lock()
+	if f, ok := s.figures[p.ID]; ok && f.dock == p.DockID {
+		total, free = f.total, f.free
+	}
+	s.mu.Unlock()
+	if a, ok := st.Ledger.Get(p.ID); ok {
+		reserved = a.Reserved
+	}
+	return total, free, reserved, status
+}

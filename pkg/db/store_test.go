@@ -87,3 +87,39 @@ func BenchmarkCreate128(b *testing.B) {
 	st := s.Stats()
 	b.ReportMetric(float64(st.Changes)/float64(st.Txns), "changes/txn")
 }
+
+// A watch that fell behind the store's compaction loads everything again; who
+// was subscribed is told of every difference.
+func TestLoadingAgainTellsWhatChanged(t *testing.T) {
+	s := open(t)
+	ctx := context.Background()
+	kept, changed, gone := volume(1), volume(2), volume(3)
+	for _, v := range []*model.Volume{kept, changed} {
+		if _, err := s.Commit(ctx, (&Txn{Label: "t"}).Create(v)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Sync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock() // as if the watch had missed a deletion and a change
+	s.Volumes.put(gone)
+	old := changed.Clone()
+	old.Name, old.Rev = "before", 1
+	s.Volumes.put(old)
+	s.mu.Unlock()
+	_, evs, err := s.load(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]EventType{}
+	for _, e := range evs {
+		got[e.Rec.Base().ID] = e.Type
+	}
+	if len(got) != 2 || got[gone.ID] != Deleted || got[changed.ID] != Updated {
+		t.Fatalf("told of %v", got)
+	}
+	if v, _ := s.Volumes.Get(changed.ID); v.Name != changed.Name {
+		t.Errorf("the change was not loaded")
+	}
+}

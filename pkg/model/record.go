@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Resource names a kind of record. It is the first path element of its keys and
 // the "resource" of events and tasks.
@@ -295,13 +298,17 @@ func (*Pool) Res() Resource { return ResPool }
 // whole, never changed, and so are shared.
 func (p *Pool) Clone() *Pool { c := *p; return &c }
 
-// Limit is how much may be reserved in the pool's ledger, in bytes.
+// Limit is how much may be reserved in the pool's ledger, in bytes: Total times
+// OverProvisioning, exactly Total for a ratio of 1, and never more than fits.
 func (p *Pool) Limit() Bytes {
 	r := p.OverProvisioning
-	if r <= 0 {
-		r = 1
+	if !(r > 0) || r == 1 { // not a number counts as 1
+		return p.Total
 	}
-	return Bytes(float64(p.Total) * r)
+	if l := float64(p.Total) * r; l < math.MaxInt64/2 {
+		return Bytes(l)
+	}
+	return math.MaxInt64 / 2
 }
 
 // Can says whether the pool has an ability.
