@@ -107,18 +107,18 @@ func run(ctx context.Context, cfg dock.Config) (err error) {
 		return err
 	}
 	defer logOut.Close()
-	endProfiles, err := obs.StartProfiles()
+	defer func() {
+		if err != nil {
+			log.WithError(err).Error("osdsdock ends")
+		}
+	}()
+	endProfiles, err := obs.StartProfiles(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if perr := endProfiles(); perr != nil {
 			log.WithError(perr).Error("profiles")
-		}
-	}()
-	defer func() {
-		if err != nil {
-			log.WithError(err).Error("osdsdock ends")
 		}
 	}()
 	ctx, cancel := context.WithCancel(ctx)

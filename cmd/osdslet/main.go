@@ -64,7 +64,9 @@ func run(cfg osdslet.Config) error {
 		return err
 	}
 	defer out.Close()
-	endProfiles, err := obs.StartProfiles()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	endProfiles, err := obs.StartProfiles(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,8 +75,6 @@ func run(cfg osdslet.Config) error {
 			log.WithError(err).Error("profiles")
 		}
 	}()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)

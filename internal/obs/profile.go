@@ -1,6 +1,8 @@
 package obs
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -14,9 +16,10 @@ const (
 	MemProfileEnv = "OSDS_MEMPROFILE"
 )
 
-// StartProfiles begins what the environment asks for. stop ends it and writes the
-// files; it must be called, and may be if nothing was asked for.
-func StartProfiles() (stop func() error, err error) {
+// StartProfiles begins what the environment asks for. The profile of memory is
+// written when ctx ends: the daemon still holds what it worked with then. stop
+// ends all and must be called after that; nothing need have been asked for.
+func StartProfiles(ctx context.Context) (stop func() error, err error) {
 	var cpu *os.File
 	if name := os.Getenv(CPUProfileEnv); name != "" {
 		if cpu, err = os.Create(name); err != nil {
@@ -27,29 +30,28 @@ func StartProfiles() (stop func() error, err error) {
 			return nil, fmt.Errorf("%s: %w", CPUProfileEnv, err)
 		}
 	}
-	mem := os.Getenv(MemProfileEnv)
-	return func() error {
-		var err error
+	written := make(chan error, 1)
+	endMem := func() bool { return true }
+	if name := os.Getenv(MemProfileEnv); name != "" {
+		endMem = context.AfterFunc(ctx, func() { written <- writeMemProfile(name) })
+	}
+	return func() (err error) {
 		if cpu != nil {
 			pprof.StopCPUProfile()
 			err = cpu.Close()
 		}
-		if mem == "" {
-			return err
-		}
-		f, merr := os.Create(mem)
-		if merr != nil {
-			return merr
-		}
-		runtime.GC() // so that the profile shows what is in use
-		if merr = pprof.WriteHeapProfile(f); merr == nil {
-			merr = f.Close()
-		} else {
-			_ = f.Close()
-		}
-		if err == nil {
-			err = merr
+		if !endMem() {
+			err = errors.Join(err, <-written)
 		}
 		return err
 	}, nil
+}
+
+func writeMemProfile(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return fmt.Errorf("%s: %w", MemProfileEnv, err)
+	}
+	runtime.GC() // so that the profile shows what is in use
+	return errors.Join(pprof.WriteHeapProfile(f), f.Close())
 }

@@ -2,6 +2,7 @@ package obs
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,10 +13,12 @@ func TestProfilesAreWritten(t *testing.T) {
 	cpu, mem := filepath.Join(dir, "cpu"), filepath.Join(dir, "mem")
 	t.Setenv(CPUProfileEnv, cpu)
 	t.Setenv(MemProfileEnv, mem)
-	stop, err := StartProfiles()
+	ctx, cancel := context.WithCancel(t.Context())
+	stop, err := StartProfiles(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
+	cancel()
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +33,7 @@ func TestProfilesAreWritten(t *testing.T) {
 func TestProfilesNobodyAskedFor(t *testing.T) {
 	t.Setenv(CPUProfileEnv, "")
 	t.Setenv(MemProfileEnv, "")
-	stop, err := StartProfiles()
+	stop, err := StartProfiles(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +41,7 @@ func TestProfilesNobodyAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv(CPUProfileEnv, filepath.Join(t.TempDir(), "no", "such"))
-	if _, err := StartProfiles(); err == nil {
+	if _, err := StartProfiles(t.Context()); err == nil {
 		t.Error("a file that cannot be made is no error")
 	}
 }

@@ -19,7 +19,6 @@ type eventWriter struct {
 	rc   *http.ResponseController
 	f    *eventFilter
 	buf  bytes.Buffer
-	enc  *json.Encoder
 	at   position
 	sent time.Time
 }
@@ -82,15 +81,11 @@ func (w *eventWriter) event(e *db.Event) {
 	}
 	if v := w.s.show(e.Rec); v != nil {
 		w.buf.WriteString(",\"object\":")
-		if w.enc == nil {
-			w.enc = json.NewEncoder(&w.buf)
-		}
-		if err := w.enc.Encode(v); err != nil {
+		if err := encode(&w.buf, v); err != nil {
 			w.s.Log.WithError(err).Errorf("event of %s %s cannot be encoded", e.Rec.Res(), b.ID)
 			w.buf.Truncate(mark)
 			return
 		}
-		w.buf.Truncate(w.buf.Len() - 1) // the encoder's line break
 	}
 	w.buf.WriteString("}\n\n")
 }
@@ -167,7 +162,7 @@ type ledgerEvent struct {
 func (s *Server) show(r model.Record) any {
 	switch x := r.(type) {
 	case *model.Volume:
-		return wire.FromVolume(x)
+		return volumeJSON{x}
 	case *model.Snapshot:
 		return wire.FromSnapshot(x)
 	case *model.Attachment:

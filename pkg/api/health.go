@@ -67,7 +67,7 @@ func (s *Server) readyz(c *call) error {
 	if l := s.Leader(); l == nil {
 		add("leader", false, "nobody is known to run the controllers")
 	} else {
-		add("leader", true, fmt.Sprintf("%s, epoch %d", l.Instance, l.Epoch))
+		add("leader", true, fmt.Sprintf("%s at %s, epoch %d", l.Instance, l.Address, l.Epoch))
 	}
 	status := http.StatusOK
 	if !r.OK {

@@ -37,20 +37,20 @@ func list[T any, P interface {
 	if err != nil {
 		return err
 	}
-	page := t.List(q)
-	out := make([]any, len(page.Items))
-	for i, p := range page.Items {
+	found := t.List(q)
+	out := make(page, len(found.Items))
+	for i, p := range found.Items {
 		out[i] = show(p)
 	}
 	h := c.w.Header()
-	if page.Total >= 0 {
-		h["X-Osds-Total-Count"] = []string{strconv.Itoa(page.Total)}
+	if found.Total >= 0 {
+		h["X-Osds-Total-Count"] = []string{strconv.Itoa(found.Total)}
 	}
-	if page.Next != nil {
-		h["X-Osds-Next-Marker"] = []string{marker{*page.Next, hash}.String()}
+	if found.Next != nil {
+		h["X-Osds-Next-Marker"] = []string{marker{*found.Next, hash}.String()}
 	}
-	if page.Rev > c.rev {
-		c.rev = page.Rev
+	if found.Rev > c.rev {
+		c.rev = found.Rev
 	}
 	return c.JSON(http.StatusOK, out)
 }

@@ -149,7 +149,7 @@ func TestRevertIsAccepted(t *testing.T) {
 }
 
 func TestHealthAndReadiness(t *testing.T) {
-	leader := &db.LeaderInfo{Instance: "me", Epoch: 4}
+	leader := &db.LeaderInfo{Instance: "me", Address: "10.0.0.1:50040", Epoch: 4}
 	e := newEnv(t, func(d *Deps) { d.Leader = func() *db.LeaderInfo { return leader } })
 	if b := e.get("//healthz").want(200).Body; b != `{"ok":true}` {
 		t.Errorf("%s", b)
@@ -169,7 +169,7 @@ func TestHealthAndReadiness(t *testing.T) {
 		}
 		return out
 	}
-	if c := ready(200)["leader"]; c.Detail != "me, epoch 4" {
+	if c := ready(200)["leader"]; c.Detail != "me at 10.0.0.1:50040, epoch 4" {
 		t.Errorf("%+v", c)
 	}
 	leader = nil

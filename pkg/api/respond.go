@@ -27,12 +27,44 @@ func putBuffer(b *bytes.Buffer) {
 	}
 }
 
+// appender is what writes its own JSON.
+type appender interface{ appendJSON(b []byte) []byte }
+
+// volumeJSON shows a volume: the JSON of wire.FromVolume, without making one.
+type volumeJSON struct{ *model.Volume }
+
+func (v volumeJSON) appendJSON(b []byte) []byte { return wire.AppendVolume(b, v.Volume) }
+
 // encode appends v's JSON to a buffer, without the encoder's line break.
 func encode(b *bytes.Buffer, v any) error {
+	switch x := v.(type) {
+	case appender:
+		b.Write(x.appendJSON(b.AvailableBuffer()))
+		return nil
+	case page:
+		return x.encode(b)
+	}
 	if err := json.NewEncoder(b).Encode(v); err != nil {
 		return model.Errorf(model.KindInternal, "encode the answer: %w", err)
 	}
 	b.Truncate(b.Len() - 1)
+	return nil
+}
+
+// page is the records of a list, each as it is shown.
+type page []any
+
+func (p page) encode(b *bytes.Buffer) error {
+	b.WriteByte('[')
+	for i, v := range p {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		if err := encode(b, v); err != nil {
+			return err
+		}
+	}
+	b.WriteByte(']')
 	return nil
 }
 

@@ -238,7 +238,7 @@ func (s *Server) revertSnapshot(c *call) error {
 		v.Task.SnapshotID = x.ID
 		v.Status, v.StatusReason, v.UpdatedAt = model.StatusReverting, "", now
 		t.Update(v).Update(x.Clone())
-		return accepted(wire.FromVolume(v)), nil
+		return accepted(volumeJSON{v}), nil
 	})
 }
 

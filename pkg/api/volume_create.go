@@ -60,7 +60,7 @@ func (s *Server) createVolume(c *call) error {
 			return nil, err
 		}
 		createRecord(t, v)
-		return accepted(wire.FromVolume(v)), nil
+		return accepted(volumeJSON{v}), nil
 	})
 }
 

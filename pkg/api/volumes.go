@@ -23,7 +23,7 @@ func (s *Server) routesVolumes(r *mux.Router) {
 
 var volumeShape = shapeOf(wire.VolumeSpec{})
 
-func showVolume(v *model.Volume) any { return wire.FromVolume(v) }
+func showVolume(v *model.Volume) any { return volumeJSON{v} }
 
 // volume gives the volume that the path names.
 func (c *call) volume() (*model.Volume, error) {
@@ -63,7 +63,7 @@ func (s *Server) getVolume(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.Record(http.StatusOK, v.Rev, wire.FromVolume(v))
+	return c.Record(http.StatusOK, v.Rev, volumeJSON{v})
 }
 
 // getExplanation says why a volume is where it is, or is nowhere.
@@ -118,7 +118,7 @@ func (s *Server) updateVolume(c *call) error {
 		}
 		v.UpdatedAt = s.now()
 		t.Update(v)
-		return done(wire.FromVolume(v)), nil
+		return done(volumeJSON{v}), nil
 	})
 }
 
@@ -173,7 +173,7 @@ func (s *Server) resizeVolume(c *call) error {
 		v.Task.NewSize = model.FromGB(spec.NewSize)
 		v.Status, v.StatusReason, v.UpdatedAt = model.StatusExtending, "", now
 		t.Update(v)
-		return accepted(wire.FromVolume(v)), nil
+		return accepted(volumeJSON{v}), nil
 	})
 }
 

@@ -3,10 +3,12 @@ package db
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -122,4 +124,54 @@ func TestLoadingAgainTellsWhatChanged(t *testing.T) {
 	if v, _ := s.Volumes.Get(changed.ID); v.Name != changed.Name {
 		t.Errorf("the change was not loaded")
 	}
+}
+
+func TestRecordsShareTheirTexts(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s, err := Open(ctx, Config{Embedded: Embedded{Dir: dir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids [2]string
+	for i := range ids {
+		v := volume(0)
+		v.Task = model.NewTask(model.ResVolume, model.TaskCreate, "", "r", time.Now())
+		v.Task.Owner = strings.Clone("owner")
+		v.Task.Begin(model.StepProvision, time.Now())
+		v.AvailabilityZone, ids[i] = strings.Clone("zone"), v.ID
+		rev, err := s.Commit(ctx, (&Txn{Label: "t"}).Create(v))
+		if err == nil {
+			err = s.WaitRev(ctx, rev)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	same := func(what, a, b string) {
+		t.Helper()
+		if a == "" || a != b || unsafe.StringData(a) != unsafe.StringData(b) {
+			t.Errorf("%s: %q and %q are not shared", what, a, b)
+		}
+	}
+	shared := func(s *Store, decoded bool) {
+		t.Helper()
+		a, _ := s.Volumes.Get(ids[0])
+		b, _ := s.Volumes.Get(ids[1])
+		same("tenant", a.TenantID, b.TenantID)
+		same("zone", a.AvailabilityZone, b.AvailabilityZone)
+		same("pool", a.PoolID, b.PoolID)
+		if decoded {
+			same("owner", a.Task.Owner, b.Task.Owner)
+			same("step", string(a.Task.History[0].Step), string(b.Task.History[0].Step))
+		}
+	}
+	shared(s, false)
+	s.Close()
+	if s, err = Open(ctx, Config{Embedded: Embedded{Dir: dir}}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	shared(s, true)
 }

@@ -112,12 +112,18 @@ func (f *Field[P]) same(a, b P) bool {
 	return f.Text(a) == f.Text(b)
 }
 
+// sharer is a record that can share texts with others.
+type sharer interface {
+	InternStrings(share func(string) string)
+}
+
 // decode turns a stored value into a record. known, if not nil, is the record
 // that this process wrote as the very same bytes.
 func (t *Table[T, P]) decode(value []byte, known model.Record, rev int64) (model.Record, error) {
 	v := new(T)
-	if k, ok := known.(P); ok && k != nil {
-		*v = *k
+	k, ours := known.(P)
+	if ours = ours && k != nil; ours {
+		*v = *k // what it points to stays shared with the writer
 	} else if err := json.Unmarshal(value, v); err != nil {
 		return nil, fmt.Errorf("%s: %w", t.res, err)
 	}
@@ -125,8 +131,13 @@ func (t *Table[T, P]) decode(value []byte, known model.Record, rev int64) (model
 	b := p.Base()
 	b.Rev = rev
 	b.TenantID = t.intern.get(b.TenantID)
-	if r, ok := any(p).(interface{ internStrings(func(string) string) }); ok {
-		r.internStrings(t.intern.get)
+	if r, ok := any(p).(sharer); ok {
+		r.InternStrings(t.intern.get)
+	}
+	if r, ok := any(p).(model.Tasked); ok && !ours {
+		if k := r.CurrentTask(); k != nil {
+			k.InternStrings(t.intern.get)
+		}
 	}
 	return p, nil
 }
@@ -351,7 +362,7 @@ func (x tree[P]) walk(from, n int, desc bool, f func(P) bool) {
 // interner shares equal strings between records: a hundred thousand volumes name
 // the same few tenants, pools and profiles.
 type interner struct {
-	mu sync.Mutex
+	mu sync.RWMutex
 	m  map[string]string
 }
 
@@ -362,12 +373,19 @@ func (i *interner) get(s string) string {
 	if s == "" {
 		return ""
 	}
+	i.mu.RLock()
+	v, ok := i.m[s]
+	i.mu.RUnlock()
+	if ok {
+		return v
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if v, ok := i.m[s]; ok {
 		return v
 	}
 	if len(i.m) < internMax {
+		s = strings.Clone(s) // a part of a larger text would keep all of it
 		i.m[s] = s
 	}
 	return s

@@ -78,7 +78,9 @@ func (b *bench) fill(ctx context.Context, s *system) ([]string, error) {
 	meter := meter{procs: []*proc{s.let, s.dock}}
 	meter.edge(0)
 	errs, first := c.fill(ctx, n, clients, func(done int) {
-		b.r.say("  %d volumes after %.1f s", done, time.Since(began).Seconds())
+		if done >= b.count/4 {
+			b.r.say("  %d volumes after %.1f s", done, time.Since(began).Seconds())
+		}
 	})
 	meter.edge(1)
 	if ctx.Err() != nil {
@@ -304,7 +306,11 @@ func (b *bench) restart(ctx context.Context, s *system, ids []string, before mem
 			return err
 		}
 		took = append(took, time.Since(began))
-		b.r.say("  ready after %.2f s, a GET answered after %.2f s", ready.Seconds(), took[i].Seconds())
+		cpu, err := s.let.cpu()
+		if err != nil {
+			return err
+		}
+		b.r.say("  ready after %.2f s, a GET answered after %.2f s; processor time until then %.2f s", ready.Seconds(), took[i].Seconds(), cpu.Seconds())
 		if i > 0 {
 			continue
 		}

@@ -114,9 +114,11 @@ func (b *bench) all(ctx context.Context) error {
 	}
 	loaded := b.parts["memory"] || b.parts["lists"] || b.parts["restart"]
 	if b.parts["volumes"] || loaded {
+		began := time.Now()
 		if err := build(ctx, b.bin); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
+		b.r.say("\nbuilt osdslet and osdsdock in %.1f s", time.Since(began).Seconds())
 	}
 	if b.parts["volumes"] {
 		part("volumes", b.volumes)

@@ -54,3 +54,5 @@ func sample(name string, gb int) func(*harness.Cluster) harness.Backend {
 func local(name string, gb int) func(*harness.Cluster) harness.Backend {
 	return func(c *harness.Cluster) harness.Backend { return c.Local(name, gb) }
 }
+
+func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }

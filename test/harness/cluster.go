@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -199,6 +200,34 @@ func (l *Let) WaitReady() {
 // Ready asks once; the error says what is missing.
 func (l *Let) Ready() error { return l.c.ready(l.URL()+"/readyz", l.Process) }
 
+// Leader asks the osdslet who leads, and gives the leader's API address and its
+// epoch; "" if it knows of none or does not answer.
+func (l *Let) Leader() (address string, epoch int64) {
+	body, err := l.c.get(l.URL() + "/readyz")
+	if err != nil {
+		return "", 0
+	}
+	var r struct {
+		Checks []struct {
+			Name, Detail string
+			OK           bool
+		}
+	}
+	if json.Unmarshal(body, &r) != nil {
+		return "", 0
+	}
+	for _, c := range r.Checks {
+		if c.Name != "leader" || !c.OK {
+			continue
+		}
+		_, rest, _ := strings.Cut(c.Detail, " at ")
+		if n, _ := fmt.Sscanf(strings.Replace(rest, ", epoch ", " ", 1), "%s %d", &address, &epoch); n == 2 {
+			return address, epoch
+		}
+	}
+	return "", 0
+}
+
 // WaitReady waits until the dock's /readyz says so: a backend is in service, and
 // an osdslet has welcomed it.
 func (d *Dock) WaitReady() {
@@ -213,28 +242,29 @@ func (c *Cluster) ready(url string, p *Process) error {
 	if !p.Alive() {
 		return errEnded{fmt.Errorf("%s has ended", p.Name)}
 	}
+	_, err := c.get(url)
+	return err
+}
+
+// get asks one of the processes for its health; an answer other than 200 is an
+// error, and comes with its body.
+func (c *Cluster) get(url string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := c.S.plain.Do(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return err
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, b)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", resp.Status, b)
-	}
-	if !json.Valid(b) {
-		return fmt.Errorf("not JSON: %s", b)
-	}
-	return nil
+	return b, err
 }
 
 // Until polls until f gives nil, and fails the test after a limit with f's last

@@ -120,3 +120,81 @@ func (c *Ctl) Fails(code int, args ...string) Result {
 	}
 	return r
 }
+
+// Running is an osdsctl that goes on until it is interrupted.
+type Running struct {
+	c    *Ctl
+	cmd  *exec.Cmd
+	file string
+	args []string
+}
+
+// Go starts a command that watches. It is interrupted with the test at the
+// latest.
+func (c *Ctl) Go(args ...string) *Running {
+	c.T.Helper()
+	f, err := os.CreateTemp(c.dir, "ctl")
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	defer f.Close()
+	cmd, _, _ := c.command(context.Background(), args...)
+	cmd.Stdout, cmd.Stderr = f, f
+	if err := c.s.spawn(cmd.Start); err != nil {
+		c.T.Fatal(err)
+	}
+	r := &Running{c: c, cmd: cmd, file: f.Name(), args: args}
+	c.T.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	return r
+}
+
+// Output is what it has printed so far.
+func (r *Running) Output() string {
+	b, err := os.ReadFile(r.file)
+	if err != nil {
+		r.c.T.Fatal(err)
+	}
+	return string(b)
+}
+
+// Shows waits until the output has a text.
+func (r *Running) Shows(text string) {
+	r.c.T.Helper()
+	if err := Poll(Limit, func() error {
+		if out := r.Output(); !strings.Contains(out, text) {
+			return errors.New(out)
+		}
+		return nil
+	}); err != nil {
+		r.c.T.Fatalf("osdsctl %s does not show %q but\n%v", strings.Join(r.args, " "), text, err)
+	}
+}
+
+// Interrupt ends it as Ctrl-C does, and gives its exit code.
+func (r *Running) Interrupt() int {
+	r.c.T.Helper()
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+		r.c.T.Fatal(err)
+	}
+	return r.End()
+}
+
+// End waits until it ends by itself, and gives its exit code.
+func (r *Running) End() int {
+	r.c.T.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); _ = r.cmd.Wait() }()
+	select {
+	case <-done:
+	case <-time.After(Limit):
+		_ = r.cmd.Process.Kill()
+		<-done
+		r.c.T.Fatalf("osdsctl %s does not end\n%s", strings.Join(r.args, " "), r.Output())
+	}
+	return r.cmd.ProcessState.ExitCode()
+}

@@ -91,6 +91,8 @@ type env struct {
 	*testing.T
 	h *Harness
 	d drivers.Driver
+	// lacks are the abilities that the pool has not.
+	lacks []string
 
 	mu          sync.Mutex
 	volumes     map[string]drivers.VolumeRef
@@ -103,6 +105,7 @@ func newEnv(t *testing.T, h *Harness) *env {
 		attachments: map[string]drivers.ExportRef{}}
 	e.open()
 	t.Cleanup(e.finish)
+	e.lacks = e.pool().Lacks
 	return e
 }
 

@@ -52,7 +52,7 @@ func testSnapshot(e *env) {
 // snapshotHas looks into a snapshot by way of a clone, if there are clones.
 func (e *env) snapshotHas(what string, s drivers.SnapshotRef, size model.Bytes, seed uint64) {
 	e.Helper()
-	if _, ok := e.d.(drivers.Cloner); !ok || !e.hasData() {
+	if _, ok := able[drivers.Cloner](e, model.AbilityClone); !ok || !e.hasData() {
 		return
 	}
 	r := e.volume()
@@ -213,7 +213,7 @@ func testCloneRefusals(e *env) {
 	refused("smaller clone, unnoticed", func(r *drivers.CreateVolume) {
 		r.Size, r.Source.Size = e.h.Size/2, e.h.Size/2
 	}, model.KindInvalid)
-	if _, ok := e.d.(drivers.Snapshotter); ok {
+	if _, ok := able[drivers.Snapshotter](e, model.AbilitySnapshot); ok {
 		refused("clone of an absent snapshot", func(r *drivers.CreateVolume) {
 			r.Source = &drivers.Source{Snapshot: &drivers.SnapshotRef{ID: model.NewID(), Pool: e.h.Pool}, Size: e.h.Size}
 		}, model.KindNotFound)
@@ -227,7 +227,7 @@ func testRevert(e *env) {
 	e.write(vol, 1)
 	early := e.snapshot(vol)
 	size := e.h.Size
-	if x, ok := e.d.(drivers.Expander); ok {
+	if x, ok := able[drivers.Expander](e, model.AbilityExpand); ok {
 		size *= 2
 		_, err := x.ExpandVolume(e.ctx(), vol, size)
 		e.want("expand", err)
@@ -264,7 +264,7 @@ func testRevert(e *env) {
 	_, err = rv.RevertVolume(e.ctx(), vol, foreign)
 	e.want("revert to another volume's snapshot", err, model.KindInvalid, model.KindNotFound, model.KindConflict)
 	e.has("after refused reverts", vol, 2, size)
-	if x, ok := e.d.(drivers.Exporter); ok && !slices.Contains(e.pool().Lacks, model.AbilityExport) {
+	if x, ok := able[drivers.Exporter](e, model.AbilityExport); ok {
 		xr := e.export(vol)
 		_, err := x.Export(e.ctx(), xr)
 		e.want("export", err)

@@ -322,6 +322,8 @@ func TestFileVanishes(t *testing.T) {
 		t.Errorf("listed: %+v, %v", xs, err)
 	}
 	wantKind(t, "delete", d.DeleteVolume(ctx(t), v), model.KindBusy)
+	_, err := d.CreateVolume(ctx(t), drivers.CreateVolume{ID: v.ID, Pool: "p", Size: testSize})
+	wantKind(t, "create anew", err, model.KindBusy)
 	if err := d.Unexport(ctx(t), ref); err != nil {
 		t.Fatal(err)
 	}

@@ -127,6 +127,9 @@ func TestConformanceReflink(t *testing.T) {
 func TestCrash(t *testing.T) {
 	for _, policy := range []string{"Thin", "Thick"} {
 		t.Run(policy, func(t *testing.T) {
+			if policy == "Thick" && testing.Short() {
+				t.Skip("left out of a short run")
+			}
 			dir := t.TempDir()
 			setUp(t, dir, filepath.Join(dir, "pool"), "capacity: 192MiB\nprovisioningPolicy: "+policy)
 			drivertest.Crash(t, harness(dir, filepath.Join(dir, "pool")), dir)
@@ -135,6 +138,9 @@ func TestCrash(t *testing.T) {
 }
 
 func TestCrashReflink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("left out of a short run")
+	}
 	dir, mnt := t.TempDir(), xfs(t)
 	setUp(t, dir, filepath.Join(mnt, "pool"), "provisioningPolicy: Thin")
 	drivertest.Crash(t, harness(dir, filepath.Join(mnt, "pool")), dir)

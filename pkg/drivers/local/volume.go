@@ -152,9 +152,15 @@ func (d *Driver) produce(ctx context.Context, p *pool, m meta, mk making) (objec
 // clear removes what an interrupted call left of an object. Data without its
 // metadata must go before new metadata comes, or the two would pass for a whole.
 func (d *Driver) clear(p *pool, k kind, id, op string) error {
-	_, ok, err := d.lookup(k, id, "")
+	o, ok, err := d.lookup(k, id, "")
 	if err != nil {
 		return err
+	}
+	if ok && k == volumes {
+		// Its file may have been removed under a device that lives on.
+		if err := d.notInUse(o); err != nil {
+			return err
+		}
 	}
 	if !ok {
 		_, err := p.root.Lstat(k.data(id))

@@ -31,6 +31,9 @@ func (d *Driver) Export(ctx context.Context, r drivers.Export) (model.Connection
 			}
 			return nil
 		}
+		if err := d.can(v.Pool, model.AbilityExport); err != nil {
+			return err
+		}
 		if err := d.mayShare(tx, r, v); err != nil {
 			return err
 		}

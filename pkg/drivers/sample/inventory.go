@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -137,6 +138,15 @@ func (d *Driver) addUsed(tx *bbolt.Tx, poolName string, n model.Bytes) error {
 func (d *Driver) known(name string) error {
 	if _, ok := d.pools[name]; !ok && name != "" {
 		return model.Errorf(model.KindUnavailable, "pool %q is not in the sample driver's configuration", name)
+	}
+	return nil
+}
+
+// can refuses what a pool has not.
+func (d *Driver) can(name, ability string) error {
+	p := d.pools[name]
+	if slices.Contains(p.Lacks, ability) {
+		return model.Errorf(model.KindUnsupported, "pool %s lacks the ability %s, as configured", name, ability)
 	}
 	return nil
 }

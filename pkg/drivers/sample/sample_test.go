@@ -56,6 +56,29 @@ func TestConformanceWithoutMultiAttach(t *testing.T) {
 	drivertest.Run(t, h)
 }
 
+// A pool can be told to lack what the driver has; the suite then skips it or
+// wants a refusal.
+func TestConformanceWithLacks(t *testing.T) {
+	_, h := harness(t, "pool: {p: {capacity: 2GiB, lacks: [expandOnline, revert, clone]}}")
+	drivertest.Run(t, h)
+	_, h = harness(t, "pool: {p: {capacity: 2GiB, lacks: [export, expand, snapshot]}}")
+	drivertest.Run(t, h)
+}
+
+func TestUnusablePool(t *testing.T) {
+	_, open := backend(t, "pool: {p: {unusable: it is being rebuilt}}")
+	d := open(t)
+	defer func() { _ = d.Close() }()
+	ps, err := d.Pools(t.Context())
+	if err != nil || ps[0].Unusable != "it is being rebuilt" {
+		t.Error(ps, err)
+	}
+	_, err = d.CreateVolume(t.Context(), drivers.CreateVolume{ID: "v", Pool: "p", Size: 1})
+	if !model.IsKind(err, model.KindUnavailable) {
+		t.Error(err)
+	}
+}
+
 func TestCrash(t *testing.T) {
 	dir, h := harness(t, "pool: {p: {capacity: 2GiB}}")
 	drivertest.Crash(t, h, dir)

@@ -49,6 +49,9 @@ func (d *Driver) create(ctx context.Context, op string, r drivers.CreateVolume) 
 			got = have
 			return nil
 		}
+		if why := d.pools[r.Pool].Unusable; why != "" {
+			return model.Errorf(model.KindUnavailable, "pool %s cannot be used: %s", r.Pool, why)
+		}
 		if err := d.checkSource(tx, r); err != nil {
 			return err
 		}
@@ -67,6 +70,9 @@ func (d *Driver) create(ctx context.Context, op string, r drivers.CreateVolume) 
 func (d *Driver) checkSource(tx *bbolt.Tx, r drivers.CreateVolume) error {
 	if r.Source == nil {
 		return nil
+	}
+	if err := d.can(r.Pool, model.AbilityClone); err != nil {
+		return err
 	}
 	var size model.Bytes
 	var pool string
@@ -161,6 +167,13 @@ func (d *Driver) ExpandVolume(ctx context.Context, r drivers.VolumeRef, size mod
 		if v, err = d.needVolume(tx, r); err != nil || v.Size >= size {
 			return err
 		}
+		ability := model.AbilityExpand
+		if firstOf(tx, bExportsOf, r.ID) != "" {
+			ability = model.AbilityExpandLive
+		}
+		if err := d.can(v.Pool, ability); err != nil {
+			return err
+		}
 		if err := d.addUsed(tx, v.Pool, size-v.Size); err != nil {
 			return err
 		}
@@ -196,6 +209,9 @@ func (d *Driver) RevertVolume(ctx context.Context, vr drivers.VolumeRef, sr driv
 		if a := firstOf(tx, bExportsOf, vr.ID); a != "" {
 			return model.Errorf(model.KindBusy, "volume %s is exported by attachment %s", vr.ID, a)
 		}
+		if err := d.can(v.Pool, model.AbilityRevert); err != nil {
+			return err
+		}
 		v.Reverted = sr.ID
 		return put(tx, bVolumes, vr.ID, v)
 	})
@@ -225,6 +241,9 @@ func (d *Driver) CreateSnapshot(ctx context.Context, r drivers.CreateSnapshot) (
 		}
 		v, err := d.needVolume(tx, r.Volume)
 		if err != nil {
+			return err
+		}
+		if err := d.can(v.Pool, model.AbilitySnapshot); err != nil {
 			return err
 		}
 		got = snapshot{Volume: r.Volume.ID, Pool: v.Pool, Size: v.Size, Tenant: r.TenantID, Cluster: r.ClusterID}
