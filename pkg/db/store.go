@@ -39,6 +39,7 @@ type Config struct {
 type Store struct {
 	Tables
 	cli      *clientv3.Client
+	tokens   *tokens // nil without authentication
 	member   *member
 	prefix   string
 	instance string
@@ -120,16 +121,22 @@ func (s *Store) connect(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	s.instance = model.NewID() // nothing proves that an older process is dead
-	s.cli, err = clientv3.New(clientv3.Config{
-		Endpoints: c.Endpoints, TLS: c.TLS, Username: c.Username, Password: c.Password.Reveal(),
+	cfg := clientv3.Config{
+		Endpoints: c.Endpoints, TLS: c.TLS,
 		DialTimeout: 5 * time.Second, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
 		AutoSyncInterval: 0, Logger: zap.NewNop(), Context: s.ctx,
-	})
-	if err != nil {
-		return fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), err)
 	}
 	pctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	if c.Username != "" {
+		if s.tokens, err = newTokens(pctx, cfg, c.Username, c.Password); err != nil {
+			return fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), err)
+		}
+		cfg.DialOptions = s.tokens.options()
+	}
+	if s.cli, err = clientv3.New(cfg); err != nil {
+		return fmt.Errorf("connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), err)
+	}
 	if _, err := s.cli.Get(pctx, s.prefix+"ping"); err != nil {
 		return fmt.Errorf("etcd at %s does not answer: %w", strings.Join(c.Endpoints, ", "), err)
 	}
@@ -147,6 +154,9 @@ func (s *Store) close() {
 	s.wg.Wait()
 	if s.cli != nil {
 		_ = s.cli.Close()
+	}
+	if s.tokens != nil {
+		s.tokens.close()
 	}
 	if s.member != nil {
 		s.member.stop()

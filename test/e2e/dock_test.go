@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -81,10 +82,16 @@ func TestDebt(t *testing.T) {
 	w := a.Volume(wire.VolumeSpec{Name: "w", Size: 1})
 	at := a.Attach(w.ID, host.ID)
 	c.Docks[0].Kill()
-	a.DeleteSnapshot(s.ID)
-	a.DeleteVolume(v.ID)
-	a.Detach(at.ID)
-	a.DeleteVolume(w.ID)
+	// Those of a pair wait together for the dock.
+	for _, pair := range [][2]func(){
+		{func() { a.DeleteSnapshot(s.ID) }, func() { a.Detach(at.ID) }},
+		{func() { a.DeleteVolume(v.ID) }, func() { a.DeleteVolume(w.ID) }},
+	} {
+		var wg sync.WaitGroup
+		wg.Go(pair[0])
+		wg.Go(pair[1])
+		wg.Wait()
+	}
 	debts, err := a.Debts(a.Ctx())
 	if err != nil || len(debts) != 4 {
 		t.Fatalf("%+v %v", debts, err)

@@ -235,14 +235,13 @@ func TestReadmeSession(t *testing.T) {
 	}
 	c, a := one(t, local("default", 20))
 	script := strings.Join(blocks, "\n")
-	script = strings.ReplaceAll(script, "http://127.0.0.1:50040", c.Lets[0].URL())
+	script = strings.ReplaceAll(script, "http://127.0.0.1:50040", c.Lets[0].Checked())
 	script = strings.ReplaceAll(script, "export PATH=$PWD/bin:$PATH", "")
 	// A mount name space of its own: /mnt of this machine is not ours.
 	script = "set -eux\n" + script + "\nkill %1\n"
 	file := harness.WriteFile(t, filepath.Join(c.Dir, "session.sh"), []byte(script))
 	ctl := c.Ctl()
-	out := ctl.Script("unshare", "--mount", "--propagation", "private", "bash", file)
-	t.Logf("%s", out)
+	ctl.Script("unshare", "--mount", "--propagation", "private", "bash", file)
 	a.Quiet(harness.Limit)
 	a.Doctor()
 	for _, want := range []string{"vol1", "vol2", "copy"} {

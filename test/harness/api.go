@@ -4,7 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +52,28 @@ func (c *Cluster) Client(cfg client.Config, lets ...*Let) *API {
 	}
 	c.T.Cleanup(cl.Close)
 	return &API{Client: cl, T: c.T, c: c}
+}
+
+// Checked gives a URL at which the osdslet's API is reached through a check of
+// every request and answer: for clients that are programs of their own.
+func (l *Let) Checked() string {
+	l.c.T.Helper()
+	if l.Scheme != "http" {
+		return l.URL()
+	}
+	if l.checked == "" {
+		to, err := url.Parse(l.URL())
+		l.c.Must(err)
+		proxy := httptest.NewServer(&httputil.ReverseProxy{
+			Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(to) },
+			Transport:     l.c.S.API.Checker(l.c.T).Transport(&http.Transport{DisableCompression: true}),
+			FlushInterval: -1,
+			ErrorLog:      log.New(io.Discard, "", 0),
+		})
+		l.c.T.Cleanup(func() { proxy.CloseClientConnections(); proxy.Close() })
+		l.checked = proxy.URL
+	}
+	return l.checked
 }
 
 // Admin is a client of all osdslets as the administrators' tenant.

@@ -59,6 +59,8 @@ type Let struct {
 	Scheme string
 	File   string
 	Conf   Config
+
+	checked string
 }
 
 // AddLet makes an osdslet, with an etcd inside unless conf says otherwise, and

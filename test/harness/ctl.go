@@ -23,11 +23,13 @@ type Ctl struct {
 	dir string
 }
 
-// Ctl makes a runner of osdsctl for the cluster's osdslets.
+// Ctl makes a runner of osdsctl for the cluster's osdslets. What it asks them
+// passes through here, and is held against the description like all else; where
+// they serve https it is not.
 func (c *Cluster) Ctl() *Ctl {
 	var urls []string
 	for _, l := range c.Lets {
-		urls = append(urls, l.URL())
+		urls = append(urls, l.Checked())
 	}
 	return &Ctl{T: c.T, s: c.S, Env: []string{"OPENSDS_ENDPOINT=" + strings.Join(urls, ",")}, dir: c.Dir}
 }
