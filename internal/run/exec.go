@@ -33,7 +33,7 @@ func (x Exec) Run(ctx context.Context, c Cmd) (Result, error) {
 	argv := redact(append([]string{c.Name}, c.Args...), c.Secrets)
 	err := x.run(ctx, c, argv, &r)
 	if x.Log != nil {
-		x.Log(argv, r, err)
+		x.Log(argv, r.Duration, err)
 	}
 	return r, err
 }
@@ -77,8 +77,8 @@ func (x Exec) run(ctx context.Context, c Cmd, argv []string, r *Result) error {
 		cmd.Stdin = strings.NewReader(string(c.Stdin))
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// The command is not waited for yet when this is called, so its number,
-	// which is the group's too, cannot have become another's.
+	// The group's number stays its own while anybody is in it, and the command
+	// itself is until it has been waited for, which ends these calls.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = x.Grace
 	if cmd.WaitDelay <= 0 {
@@ -92,12 +92,16 @@ func (x Exec) run(ctx context.Context, c Cmd, argv []string, r *Result) error {
 	err = cmd.Wait()
 	r.Duration = time.Since(start)
 	r.Stdout, r.Stderr = out.buf, errs.bytes()
-	state := cmd.ProcessState
-	r.ExitCode = state.ExitCode()
+	r.ExitCode = cmd.ProcessState.ExitCode()
+	return x.verdict(ctx, c, cmd, err, r, out.over, fail)
+}
 
+// verdict says how a command that ran has ended.
+func (x Exec) verdict(ctx context.Context, c Cmd, cmd *exec.Cmd, err error, r *Result, over bool,
+	fail func(kind model.Kind, cause error, format string, args ...any) error) error {
 	// A context that ended after the command had ended by itself changes
 	// nothing: the exit code is the truth.
-	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		sig := ws.Signal().String()
 		cause, why := err, "ended by signal: "+sig
 		if cerr := ctx.Err(); cerr != nil {
@@ -110,8 +114,8 @@ func (x Exec) run(ctx context.Context, c Cmd, argv []string, r *Result) error {
 	if r.ExitCode != 0 && !slices.Contains(c.OK, r.ExitCode) {
 		return fail(model.KindInternal, err, "exit code %d", r.ExitCode)
 	}
-	if out.over {
-		return fail(model.KindUnknownOutcome, nil, "answered more than %d bytes", limit)
+	if over {
+		return fail(model.KindUnknownOutcome, nil, "answered more than %d bytes", len(r.Stdout))
 	}
 	if errors.Is(err, exec.ErrWaitDelay) {
 		// It ended well, but a process that it left behind holds the pipes:

@@ -90,5 +90,6 @@ func (e *Error) Error() string { return e.err.Error() }
 // Unwrap gives the *model.Error with the kind.
 func (e *Error) Unwrap() error { return e.err }
 
-// Log is told of every command that was run, with secrets replaced.
-type Log func(argv []string, r Result, err error)
+// Log is told of every command that was run and how long it took; argv and err
+// have no secrets in them.
+type Log func(argv []string, took time.Duration, err error)

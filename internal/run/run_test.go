@@ -108,8 +108,8 @@ func TestArgumentsAreNotInterpreted(t *testing.T) {
 
 func TestExitCode(t *testing.T) {
 	var logged []string
-	x := Exec{Log: func(argv []string, r Result, err error) {
-		logged = append(logged, fmt.Sprint(argv, r.ExitCode, err))
+	x := Exec{Log: func(argv []string, _ time.Duration, err error) {
+		logged = append(logged, fmt.Sprint(argv, err))
 	}}
 	c := self(t, "fail", "s3cret-long", "s3cret")
 	c.Secrets = []model.Secret{"s3cret", "s3cret-long", ""}

@@ -23,8 +23,6 @@ const (
 	eventBatch = 512
 	// eventFlush is how many bytes are gathered before they are sent.
 	eventFlush = 128 << 10
-	// eventWrite is how long a client may take for one of these.
-	eventWrite = 10 * time.Second
 	// maxStreams bounds the streams of one server.
 	maxStreams = 1024
 )
@@ -41,13 +39,15 @@ type streams struct {
 	n   int
 	// keepAlive is how often a silent stream says that it lives.
 	keepAlive time.Duration
+	// write is how long a client may take for what is sent at a time.
+	write time.Duration
 	// ahead is how long a stream waits for a position that this server has not
 	// reached; its client may have it from another server.
 	ahead time.Duration
 }
 
 func newStreams() *streams {
-	x := &streams{keepAlive: 15 * time.Second, ahead: 2 * time.Second}
+	x := &streams{keepAlive: 15 * time.Second, write: 10 * time.Second, ahead: 2 * time.Second}
 	x.ctx, x.end = context.WithCancel(context.Background())
 	return x
 }

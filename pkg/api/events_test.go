@@ -3,9 +3,11 @@ package api
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -13,8 +15,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"encoding/json"
 
 	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/model"
@@ -404,6 +404,36 @@ func TestEventsOfASlowReader(t *testing.T) {
 	}
 	if n := e.s.streams.open(); n != 0 {
 		t.Errorf("%d streams are open", n)
+	}
+}
+
+// A client that is there and reads nothing is cut off.
+func TestEventsOfAClientThatDoesNotRead(t *testing.T) {
+	st := historyStore(t, 0)
+	e := newEnv(t, func(d *Deps) { d.Store = st })
+	e.s.streams.write = 100 * time.Millisecond
+	conn, err := net.Dial("tcp", strings.TrimPrefix(e.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "GET /v1beta/%s/events HTTP/1.1\r\nHost: x\r\n\r\n", e.tenant); err != nil {
+		t.Fatal(err)
+	}
+	for e.s.streams.open() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	// More than the sockets hold.
+	text := strings.Repeat("x", 30000)
+	for i := 0; i < 2000 && e.s.streams.open() > 0; i += 20 {
+		tx := &db.Txn{Label: "test"}
+		for range 20 {
+			tx.Create(&model.Profile{Meta: model.Meta{ID: model.NewID(), Name: "p", CreatedAt: time.Now().UTC()}, StorageType: "block", Custom: map[string]any{"a": text}})
+		}
+		e.commit(tx)
+	}
+	for e.s.streams.open() != 0 { // the test's own deadline bounds this
+		time.Sleep(time.Millisecond)
 	}
 }
 

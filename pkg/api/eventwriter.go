@@ -29,7 +29,7 @@ func (w *eventWriter) flush() error {
 		return nil
 	}
 	// Not every ResponseWriter has deadlines; those of a server do.
-	_ = w.rc.SetWriteDeadline(time.Now().Add(eventWrite))
+	_ = w.rc.SetWriteDeadline(time.Now().Add(w.s.streams.write))
 	_, err := w.w.Write(w.buf.Bytes())
 	w.buf.Reset()
 	if err == nil {

@@ -27,10 +27,10 @@ func newStoreCollector(s *Server) *storeCollector {
 	add("task_oldest_seconds", "Age of the oldest task in progress.", "resource", "kind")
 	add("tasks_ended_total", "Tasks that ended since this process began, as it saw them.", "resource", "kind", "state")
 	add("records", "Records in the store.", "resource")
-	add("pool_reserved_bytes", "What is promised in a pool.", "pool", "name")
-	add("pool_limit_bytes", "What may be promised in a pool.", "pool", "name")
-	add("pool_total_bytes", "What may be used of a pool's backend.", "pool", "name")
-	add("pool_free_bytes", "What a pool's backend says is free.", "pool", "name")
+	add("ledger_reserved_bytes", "What is promised in a pool.", "pool", "name")
+	add("ledger_limit_bytes", "What may be promised in a pool.", "pool", "name")
+	add("ledger_total_bytes", "What may be used of a pool's backend.", "pool", "name")
+	add("ledger_free_bytes", "What a pool's backend says is free.", "pool", "name")
 	add("pool_up", "1 if a pool is available.", "pool", "name")
 	add("dock_up", "1 if a dock is available.", "dock", "name")
 	add("cache_revision", "The store's revision that the cache has reached.")
@@ -110,10 +110,10 @@ func (c *storeCollector) pools(ch chan<- prometheus.Metric) {
 			reserved = a.Reserved
 		}
 		total, free, status := c.s.poolFigures(p)
-		c.gauge(ch, "pool_reserved_bytes", float64(reserved), p.ID, p.Name)
-		c.gauge(ch, "pool_limit_bytes", float64(p.Limit()), p.ID, p.Name)
-		c.gauge(ch, "pool_total_bytes", float64(total), p.ID, p.Name)
-		c.gauge(ch, "pool_free_bytes", float64(free), p.ID, p.Name)
+		c.gauge(ch, "ledger_reserved_bytes", float64(reserved), p.ID, p.Name)
+		c.gauge(ch, "ledger_limit_bytes", float64(p.Limit()), p.ID, p.Name)
+		c.gauge(ch, "ledger_total_bytes", float64(total), p.ID, p.Name)
+		c.gauge(ch, "ledger_free_bytes", float64(free), p.ID, p.Name)
 		c.gauge(ch, "pool_up", oneIf(status == model.StatusAvailable), p.ID, p.Name)
 	}
 	for i, d := range st.Docks.All() {

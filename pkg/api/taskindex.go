@@ -15,15 +15,20 @@ import (
 // records that are gone, or that have had another task since.
 const endedTasks = 4096
 
-// task is a task where it was last seen. rec is shared with the cache.
+// task is a task where it was last seen. rec is shared with the cache. There is
+// one for every record, so it is kept small.
 type task struct {
 	rec model.Tasked
-	// gone says that rec no longer shows the task; at is since when.
-	gone bool
-	at   time.Time
+	// since is when rec ceased to show the task, in Unix nanoseconds; 0 if it
+	// still does.
+	since int64
 }
 
 func (t task) id() string { return t.rec.CurrentTask().ID }
+
+// gone says that the record no longer shows the task: it is gone itself, or has
+// had another task since.
+func (t task) gone() bool { return t.since != 0 }
 
 // taskIndex finds tasks by their id. Tasks are no records of their own, but part
 // of the record they work on, so this is fed by the store's events. It holds one
@@ -89,7 +94,7 @@ func (x *taskIndex) rlock() {
 	if x.store.Resets() != x.resets {
 		var live []task
 		x.all.Scan(func(t task) bool {
-			if !t.gone {
+			if !t.gone() {
 				live = append(live, t)
 			}
 			return true
@@ -136,6 +141,9 @@ func (x *taskIndex) event(e db.Event) {
 	}
 	x.count(old, rec)
 	x.put(rec)
+	if k := rec.CurrentTask(); k != nil && !k.Active() && (old == nil || old.CurrentTask().Active()) {
+		x.active.Delete(task{rec: rec})
+	}
 }
 
 // put notes where a record's task stands.
@@ -147,18 +155,16 @@ func (x *taskIndex) put(rec model.Tasked) {
 	x.all.Set(task{rec: rec})
 	if t.Active() {
 		x.active.Set(task{rec: rec})
-	} else {
-		x.active.Delete(task{rec: rec})
 	}
 }
 
 // retire moves a task that its record no longer shows among those that are
 // remembered for a while.
 func (x *taskIndex) retire(rec model.Tasked) {
-	t := task{rec: rec, gone: true, at: x.now()}
+	t := task{rec: rec, since: x.now().UnixNano()}
 	id := t.id()
 	x.active.Delete(t)
-	if old, ok := x.all.Get(t); ok && old.gone {
+	if old, ok := x.all.Get(t); ok && old.gone() {
 		return
 	}
 	x.all.Set(t)
@@ -166,7 +172,7 @@ func (x *taskIndex) retire(rec model.Tasked) {
 		x.ended = append(x.ended, id)
 		return
 	}
-	if oldest, ok := x.get(x.ended[x.next]); ok && oldest.gone {
+	if oldest, ok := x.get(x.ended[x.next]); ok && oldest.gone() {
 		x.all.Delete(oldest)
 	}
 	x.ended[x.next] = id

@@ -28,7 +28,7 @@ var tasked = []model.Resource{model.ResVolume, model.ResSnapshot, model.ResAttac
 func (t task) state(now time.Time) model.TaskState {
 	k := t.rec.CurrentTask()
 	switch {
-	case t.gone:
+	case t.gone():
 		return goneState(k)
 	case k.State.Done():
 		return k.State
@@ -50,10 +50,10 @@ func (t task) spec(now time.Time) *wire.TaskSpec {
 	if s.State.Done() {
 		s.Deadline = ""
 	}
-	if t.gone {
+	if t.gone() {
 		s.ResourceStatus = "" // that of the record, which is gone or has gone on
 		if s.EndedAt == "" {
-			s.EndedAt = wire.FormatTime(t.at)
+			s.EndedAt = wire.FormatTime(time.Unix(0, t.since))
 		}
 	}
 	return s
@@ -186,8 +186,8 @@ func (c *call) liveTask() (task, error) {
 	if rec, ok := c.store().Tasked(t.rec.Res(), t.rec.Base().ID); ok && rec.CurrentTask() != nil && rec.CurrentTask().ID == id {
 		return task{rec: rec}, nil
 	}
-	if !t.gone {
-		t.gone, t.at = true, c.s.now()
+	if !t.gone() {
+		t.since = c.s.now().UnixNano()
 	}
 	return t, model.Errorf(model.KindBusy, "task %s is over (%s), and %s %s is gone or has had another task since",
 		id, t.state(c.s.now()), singular(t.rec.Res()), t.rec.Base().ID)

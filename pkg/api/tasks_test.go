@@ -495,3 +495,18 @@ func TestRetryOnce(t *testing.T) {
 		t.Errorf("%d retries were accepted", won)
 	}
 }
+
+// BenchmarkTaskIndex applies one event to an index of 100,000 volumes.
+func BenchmarkTaskIndex(b *testing.B) {
+	x := &taskIndex{all: newTaskTree(), active: newTaskTree(), totals: map[taskKey]int64{}, now: time.Now, store: testStore, resets: testStore.Resets()}
+	vols := make([]*model.Volume, 100000)
+	for i := range vols {
+		vols[i] = &model.Volume{Meta: model.Meta{ID: model.NewID()}, Task: &model.Task{ID: model.NewID(), State: model.TaskSucceeded}}
+		x.put(vols[i])
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		v := vols[i*7919%len(vols)]
+		x.event(db.Event{Type: db.Updated, Rec: v, Old: v})
+	}
+}

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/grpc/codes"
 )
 
 func TestKinds(t *testing.T) {

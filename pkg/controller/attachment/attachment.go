@@ -105,9 +105,10 @@ func (h *Handler) follow(t *db.Txn, a *model.Attachment, live bool) error {
 	switch v.Status {
 	case model.StatusAttaching, model.StatusInUse, model.StatusAvailable:
 	default:
-		// Extending while in use, say; its own task puts it back, by what
-		// PrevStatus says.
-		return h.followTask(t, v, a, live)
+		// Extending while in use, say: its own task puts it back, by what
+		// attachments there are then.
+		t.Update(v.Clone())
+		return nil
 	}
 	if live || h.others(a) {
 		want = model.StatusInUse
@@ -121,18 +122,6 @@ func (h *Handler) follow(t *db.Txn, a *model.Attachment, live bool) error {
 	}
 	c := v.Clone()
 	c.Status, c.UpdatedAt = want, h.Now().UTC()
-	t.Update(c)
-	return nil
-}
-
-func (h *Handler) followTask(t *db.Txn, v *model.Volume, a *model.Attachment, live bool) error {
-	c := v.Clone()
-	if c.Task.Active() {
-		c.Task.PrevStatus = model.StatusAvailable
-		if live || h.others(a) {
-			c.Task.PrevStatus = model.StatusInUse
-		}
-	}
 	t.Update(c)
 	return nil
 }

@@ -92,7 +92,8 @@ func (h *Handler) update(j *task.Job) error {
 		g.AddVolumes, g.RemoveVolumes = nil, nil
 		if len(bad) > 0 {
 			t.Ops, t.Guards = nil, nil
-			h.end(g, model.StatusError, model.TaskFailed, model.Errorf(model.KindConflict, "%s", strings.Join(bad, "; ")))
+			// Nothing was changed: the group is as it was.
+			h.end(g, model.StatusAvailable, model.TaskFailed, model.Errorf(model.KindConflict, "the last update failed: %s", strings.Join(bad, "; ")))
 			return nil
 		}
 		h.end(g, model.StatusAvailable, model.TaskSucceeded, nil)

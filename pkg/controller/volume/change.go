@@ -93,7 +93,7 @@ func (h *Handler) grown(j *task.Job, got drivers.Volume) error {
 		if got.BackendData != nil {
 			v.BackendData = got.BackendData
 		}
-		end(v, settled(v), model.TaskSucceeded, nil, h)
+		end(v, h.settled(v), model.TaskSucceeded, nil, h)
 		return nil
 	})
 }
@@ -116,7 +116,7 @@ func (h *Handler) revert(ctx context.Context, j *task.Job, v *model.Volume) erro
 	switch {
 	case err == nil:
 		return task.Advance(j, "volume.reverted", func(v *model.Volume, _ *db.Txn) error {
-			end(v, settled(v), model.TaskSucceeded, nil, h)
+			end(v, h.settled(v), model.TaskSucceeded, nil, h)
 			return nil
 		})
 	case h.Judge(v.Task, err) == steps.Retry:

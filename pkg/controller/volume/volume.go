@@ -321,16 +321,20 @@ func (h *Handler) back(j *task.Job, label string, err error, release bool) error
 		if v.Task.Cancel {
 			state = model.TaskCancelled
 		}
-		end(v, settled(v), state, err, h)
+		end(v, h.settled(v), state, err, h)
 		v.StatusReason = fmt.Sprintf("the last %s failed: %v", v.Task.Kind, err)
 		return nil
 	})
 }
 
-// settled is the status a volume goes back to.
-func settled(v *model.Volume) model.Status {
-	if v.Task.PrevStatus == model.StatusInUse {
-		return model.StatusInUse
+// settled is the status a volume goes back to: in use while it has a live
+// attachment. A detach at the same time writes the volume too, so that one of
+// the two transactions is built again.
+func (h *Handler) settled(v *model.Volume) model.Status {
+	for _, a := range h.Store.Attachments.Where("volumeId", v.ID, 0) {
+		if a.Status != model.StatusError && a.Status != model.StatusCreating {
+			return model.StatusInUse
+		}
 	}
 	return model.StatusAvailable
 }

@@ -227,47 +227,56 @@ func killed(s *os.ProcessState) bool {
 }
 
 func crashCases() []crashCase {
-	gone := func(e *env, o order) {
-		ref := o.Volume
-		if o.Create.ID != "" {
-			ref = e.volumes[o.Create.ID]
-		}
-		e.Helper()
-		e.want("delete", e.d.DeleteVolume(e.ctx(), ref))
-		e.absent(ref)
+	return append(append(append(createCrashes(), volumeCrashes()...), snapshotCrashes()...), exportCrashes()...)
+}
+
+// goneVolume deletes the volume that an order was about.
+func goneVolume(e *env, o order) {
+	e.Helper()
+	ref := o.Volume
+	if o.Create.ID != "" {
+		ref = e.volumes[o.Create.ID]
 	}
-	// made checks that a volume is whole, or is no volume.
-	made := func(e *env, o order) {
+	e.want("delete", e.d.DeleteVolume(e.ctx(), ref))
+	e.absent(ref)
+}
+
+// madeVolume checks that a volume is whole, or is no volume.
+func madeVolume(e *env, o order) {
+	e.Helper()
+	v, err := e.d.GetVolume(e.ctx(), e.volumes[o.Create.ID])
+	l, listed := e.listed(o.Create.ID)
+	if err != nil {
+		e.want("get", err, model.KindNotFound)
+		if listed && !l.Incomplete {
+			e.Errorf("get says notFound, the list has %+v", l)
+		}
+		return
+	}
+	e.checkVolume(v, o.Create)
+	if !listed || l.Incomplete {
+		e.Errorf("get gives %+v, the list %+v, %t", v, l, listed)
+	}
+}
+
+// wholeVolume checks that a volume is whole and has a content.
+func wholeVolume(seed uint64) func(*env, order) {
+	return func(e *env, o order) {
 		e.Helper()
-		v, err := e.d.GetVolume(e.ctx(), e.volumes[o.Create.ID])
-		l, listed := e.listed(o.Create.ID)
-		if err != nil {
-			e.want("get", err, model.KindNotFound)
-			if listed && !l.Incomplete {
-				e.Errorf("get says notFound, the list has %+v", l)
-			}
+		madeVolume(e, o)
+		if _, err := e.d.GetVolume(e.ctx(), e.volumes[o.Create.ID]); err != nil {
+			e.Errorf("get: %v", err)
 			return
 		}
-		e.checkVolume(v, o.Create)
-		if !listed || l.Incomplete {
-			e.Errorf("get gives %+v, the list %+v, %t", v, l, listed)
-		}
+		e.has("the volume", e.volumes[o.Create.ID], seed, o.Create.Size)
 	}
-	whole := func(seed uint64) func(*env, order) {
-		return func(e *env, o order) {
-			e.Helper()
-			made(e, o)
-			if _, err := e.d.GetVolume(e.ctx(), e.volumes[o.Create.ID]); err != nil {
-				e.Errorf("get: %v", err)
-				return
-			}
-			e.has("the volume", e.volumes[o.Create.ID], seed, o.Create.Size)
-		}
-	}
-	cases := []crashCase{
-		{name: "create", between: made, done: whole(0), undo: gone,
+}
+
+func createCrashes() []crashCase {
+	return []crashCase{
+		{name: "create", between: madeVolume, done: wholeVolume(0), undo: goneVolume,
 			prepare: func(e *env) order { return order{Op: "create", Create: e.volume()} }},
-		{name: "clone-of-volume", needs: []string{model.AbilityClone}, between: made, done: whole(1), undo: gone,
+		{name: "clone-of-volume", needs: []string{model.AbilityClone}, between: madeVolume, done: wholeVolume(1), undo: goneVolume,
 			prepare: func(e *env) order {
 				src := e.make()
 				e.write(src, 1)
@@ -275,7 +284,8 @@ func crashCases() []crashCase {
 				r.Size, r.Source = 2*e.h.Size, &drivers.Source{Volume: &src, Size: e.h.Size}
 				return order{Op: "clone", Create: r}
 			}},
-		{name: "clone-of-snapshot", needs: []string{model.AbilitySnapshot, model.AbilityClone}, between: made, done: whole(1), undo: gone,
+		{name: "clone-of-snapshot", needs: []string{model.AbilitySnapshot, model.AbilityClone},
+			between: madeVolume, done: wholeVolume(1), undo: goneVolume,
 			prepare: func(e *env) order {
 				src := e.make()
 				e.write(src, 1)
@@ -285,7 +295,12 @@ func crashCases() []crashCase {
 				r.Source = &drivers.Source{Snapshot: &snap, Size: e.h.Size}
 				return order{Op: "clone", Create: r}
 			}},
-		{name: "delete", undo: gone,
+	}
+}
+
+func volumeCrashes() []crashCase {
+	return []crashCase{
+		{name: "delete", undo: goneVolume,
 			prepare: func(e *env) order {
 				v := e.make()
 				e.write(v, 1)
@@ -301,7 +316,7 @@ func crashCases() []crashCase {
 				}
 			},
 			done: func(e *env, o order) { e.absent(o.Volume) }},
-		{name: "expand", needs: []string{model.AbilityExpand}, undo: gone,
+		{name: "expand", needs: []string{model.AbilityExpand}, undo: goneVolume,
 			prepare: func(e *env) order {
 				v := e.make()
 				e.write(v, 1)
@@ -319,7 +334,7 @@ func crashCases() []crashCase {
 		{name: "revert", needs: []string{model.AbilitySnapshot, model.AbilityRevert},
 			undo: func(e *env, o order) {
 				e.want("delete of the snapshot", e.d.(drivers.Snapshotter).DeleteSnapshot(e.ctx(), o.Snapshot))
-				gone(e, o)
+				goneVolume(e, o)
 			},
 			prepare: func(e *env) order {
 				v := e.make()
@@ -334,7 +349,6 @@ func crashCases() []crashCase {
 				e.snapshotHas("the snapshot", o.Snapshot, e.h.Size, 1)
 			}},
 	}
-	return append(append(cases, snapshotCrashes()...), exportCrashes()...)
 }
 
 func snapshotCrashes() []crashCase {

@@ -111,7 +111,9 @@ func Open(ctx context.Context, c drivers.Config) (*Driver, error) {
 	d.stop = stop
 	for _, n := range d.names {
 		p := d.pools[n]
-		d.refresh(run, p)
+		if d.refresh(ctx, p); ctx.Err() != nil {
+			p.wake() // it goes on in the background
+		}
 		d.wg.Add(1)
 		go func() {
 			defer d.wg.Done()
