@@ -100,6 +100,28 @@ func TestDriveCountsErrorsAndGivesUp(t *testing.T) {
 	}
 }
 
+func TestPacedCountsFromItsTurn(t *testing.T) {
+	const rate, slow = 100, 50 * time.Millisecond
+	calls := 0
+	op := paced(rate, func(context.Context) (int, error) {
+		if calls++; calls == 1 {
+			time.Sleep(slow) // the next four should have begun meanwhile
+		}
+		return 0, nil
+	})
+	var took []time.Duration
+	for range 4 {
+		var began time.Time
+		if _, err := op(context.WithValue(t.Context(), startKey{}, &began)); err != nil {
+			t.Fatal(err)
+		}
+		took = append(took, time.Since(began))
+	}
+	if took[0] < slow || took[1] < slow/2 { // never less: the first one slept
+		t.Errorf("%v", took)
+	}
+}
+
 func TestBarLines(t *testing.T) {
 	var out bytes.Buffer
 	r := newReport(&out)

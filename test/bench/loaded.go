@@ -132,10 +132,20 @@ var listKinds = []string{"no filter", "status", "profileId", "poolId", "availabi
 
 const kindMarker = 6
 
-// lists measures pages of 50 while volumes are being created.
+// The load of lists: every client asks for listRate pages a second, and others
+// create listCreates volumes a second meanwhile.
+const (
+	listClients = 32
+	listRate    = 50
+	listCreates = 200
+)
+
+// lists measures pages of 50 while volumes are being created: first at a steady
+// rate, which the bar is on, then as fast as the clients can. At saturation a
+// latency says how long the queue is, and how the kernel shares the processors
+// between osdslet and its clients, so that it has no bar.
 func (b *bench) lists(ctx context.Context, s *system) error {
-	const clients, rate = 32, 200
-	b.r.head("lists: %d clients, pages of 50 of %d volumes, random filter, offset or marker, %d creates/s meanwhile (%s)", clients, b.count, rate, b.readTiming)
+	b.r.head("lists: %d clients, pages of 50 of %d volumes, random filter, offset or marker, %d creates/s meanwhile (%s)", listClients, b.count, listCreates, b.readTiming)
 	c, err := s.creator(ctx)
 	if err != nil {
 		return err
@@ -143,6 +153,7 @@ func (b *bench) lists(ctx context.Context, s *system) error {
 	defer c.events.close()
 	c.seq.Store(int64(b.count) + 1_000_000)
 	bctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	type made struct {
 		n, errs int
 		first   error
@@ -150,34 +161,18 @@ func (b *bench) lists(ctx context.Context, s *system) error {
 	creates := make(chan made, 1)
 	began := time.Now()
 	go func() {
-		n, errs, first := c.trickle(bctx, rate, 16)
+		n, errs, first := c.trickle(bctx, listCreates, 16)
 		creates <- made{n, errs, first}
 	}()
-	ops := make([]operation, clients)
-	for i := range ops {
-		l := &listClient{s: s, conn: newConn(s.api), names: b.count, totals: map[string]int{}}
-		defer l.conn.close()
-		ops[i] = l.page
+	steady, err := b.listsAt(ctx, s, listRate)
+	if err == nil {
+		_, err = b.listsAt(ctx, s, 0)
 	}
-	meter := meter{procs: []*proc{s.let, s.dock}}
-	m, err := drive(ctx, b.readTiming, ops, meter.edge)
 	cancel()
 	cr := <-creates
-	took := time.Since(began).Seconds()
+	b.r.say("  creates meanwhile: %.0f/s", float64(cr.n)/time.Since(began).Seconds())
 	if err != nil {
 		return err
-	}
-	if m.errors > 0 {
-		return fmt.Errorf("lists: %d failed: %w", m.errors, m.first)
-	}
-	u, err := meter.used()
-	if err != nil {
-		return err
-	}
-	b.r.say("  %3d clients  %s   cores: osdslet %.2f, load %.2f, others %.2f; creates %.0f/s", clients, m.figures,
-		u.cores(u.procs[0]), u.cores(u.self), u.cores(u.others), float64(cr.n)/took)
-	for k, name := range listKinds {
-		b.r.say("    %-17s %s", name, m.kinds[k])
 	}
 	lost, _, detail, err := c.verify()
 	if err != nil {
@@ -187,8 +182,46 @@ func (b *bench) lists(ctx context.Context, s *system) error {
 		b.r.say("  creates meanwhile: %d failed (%v), %d lost %s", cr.errs, cr.first, lost, detail)
 	}
 	b.loss += lost + cr.errs
-	b.r.atMost("list_p99", float64(m.p99)/1e6, "ms", 5)
+	b.r.atMost("list_p99", float64(steady.p99)/1e6, "ms", 5)
 	return nil
+}
+
+// listsAt measures with every client asking for rate pages a second, or as fast
+// as it can for 0.
+func (b *bench) listsAt(ctx context.Context, s *system, rate int) (*measured, error) {
+	ops := make([]operation, listClients)
+	for i := range ops {
+		l := &listClient{s: s, conn: newConn(s.api), names: b.count, totals: map[string]int{}}
+		defer l.conn.close()
+		ops[i] = l.page
+		if rate > 0 {
+			ops[i] = paced(rate, ops[i])
+		}
+	}
+	meter := meter{procs: []*proc{s.let, s.dock}}
+	m, err := drive(ctx, b.readTiming, ops, meter.edge)
+	if err != nil {
+		return nil, err
+	}
+	if m.errors > 0 {
+		return nil, fmt.Errorf("lists: %d failed: %w", m.errors, m.first)
+	}
+	u, err := meter.used()
+	if err != nil {
+		return nil, err
+	}
+	how := "as fast as they can"
+	if rate > 0 {
+		how = fmt.Sprintf("%d pages/s each", rate)
+	}
+	b.r.say("  %3d clients  %s   cores: osdslet %.2f, load %.2f, others %.2f; %s", listClients, m.figures,
+		u.cores(u.procs[0]), u.cores(u.self), u.cores(u.others), how)
+	if rate > 0 {
+		for k, name := range listKinds {
+			b.r.say("    %-17s %s", name, m.kinds[k])
+		}
+	}
+	return m, nil
 }
 
 // listClient asks for pages.

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,32 @@ func (t timing) String() string {
 // operation is one client's next operation; kind tells operations of different
 // sorts apart (0 where there is one sort only).
 type operation func(ctx context.Context) (kind int, err error)
+
+// startKey is where an operation finds when it began; it may set it to later
+// (it waited for its turn) or to earlier (its turn has passed while the one
+// before took so long).
+type startKey struct{}
+
+// paced makes a client begin an operation rate times a second. One that is late
+// because the one before was slow counts from when it should have begun.
+func paced(rate int, op operation) operation {
+	every := time.Second / time.Duration(rate)
+	next := time.Now().Add(rand.N(every))
+	return func(ctx context.Context) (int, error) {
+		began := time.Now()
+		if began.Before(next) {
+			sleepUntil(ctx, next)
+			began = time.Now()
+		} else {
+			began = next
+		}
+		next = next.Add(every)
+		if at, ok := ctx.Value(startKey{}).(*time.Time); ok {
+			*at = began
+		}
+		return op(ctx)
+	}
+}
 
 // done is an operation that ended well: when, and how long it took.
 type done struct {
@@ -75,12 +102,14 @@ func drive(ctx context.Context, t timing, ops []operation, edge func(i int)) (*m
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
+			began := time.Time{}
+			ctx := context.WithValue(ctx, startKey{}, &began)
 			for !stop.Load() && ctx.Err() == nil {
-				began := time.Since(start)
+				began = time.Now()
 				kind, err := op(ctx)
-				at := time.Since(start)
+				at := time.Now()
 				if err == nil {
-					logs[i] = append(logs[i], done{at, at - began, kind})
+					logs[i] = append(logs[i], done{at.Sub(start), at.Sub(began), kind})
 					continue
 				}
 				mu.Lock()

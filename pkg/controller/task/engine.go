@@ -101,7 +101,8 @@ const (
 )
 
 type queue struct {
-	class   Class
+	name    string // of its class; never changes
+	limit   int
 	running int
 	jobs    []*Job
 }
@@ -206,10 +207,10 @@ func (e *Engine) enqueue(j *Job) {
 	c := h.Class(j.Rec)
 	q, ok := e.classes[c.Name]
 	if !ok {
-		q = &queue{}
+		q = &queue{name: c.Name}
 		e.classes[c.Name] = q
 	}
-	q.class = c
+	q.limit = c.Limit
 	j.state = queued
 	q.jobs = append(q.jobs, j)
 	e.dispatch(q)
@@ -217,7 +218,7 @@ func (e *Engine) enqueue(j *Job) {
 
 // dispatch starts jobs of a queue up to its limit. The caller holds the lock.
 func (e *Engine) dispatch(q *queue) {
-	for len(q.jobs) > 0 && q.running < q.class.Limit && e.ctx.Err() == nil {
+	for len(q.jobs) > 0 && q.running < q.limit && e.ctx.Err() == nil {
 		j := q.jobs[0]
 		q.jobs[0] = nil
 		q.jobs = q.jobs[1:]
@@ -242,7 +243,7 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 			pause = d
 			break
 		}
-		if h.Class(j.Rec).Name != q.class.Name {
+		if h.Class(j.Rec).Name != q.name {
 			again = true
 			break
 		}
