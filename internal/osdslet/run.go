@@ -156,7 +156,7 @@ func (d *daemon) serve(ctx context.Context, apiLis, regLis net.Listener) error {
 	d.ctl = controller.New(controller.Config{
 		Store: d.store, Dialer: dialer{d.docks}, Sessions: sess, ClusterID: cluster, Address: apiLis.Addr().String(),
 		LeaseTTL: cc.LeaseTTL, DockGrace: cc.DockGrace, Log: d.log, Now: time.Now,
-		Limits: steps.Limits{Create: cc.Create, Debt: cc.Debt, Call: cc.Call, LongCall: cc.LongCall, Attempts: cc.Attempts, PerDock: cc.PerDock},
+		Limits: steps.Limits{Create: cc.Create, Place: cc.Place, Debt: cc.Debt, Call: cc.Call, LongCall: cc.LongCall, Attempts: cc.Attempts, PerDock: cc.PerDock},
 	})
 	metrics := obs.NewRegistry()
 	handler := api.New(api.Deps{
