@@ -24,6 +24,7 @@ const maxPools = 1024
 // need not wait.
 type careTimes struct {
 	openLimit  time.Duration // how long opening may take
+	firstLook  time.Duration // how long the dock's first word waits for it
 	retryMin   time.Duration // the first pause after a failure
 	retryMax   time.Duration // the longest
 	poolsEvery time.Duration // how often pools are read
@@ -32,7 +33,7 @@ type careTimes struct {
 
 func defaultCare() careTimes {
 	return careTimes{
-		openLimit: time.Minute, retryMin: time.Second, retryMax: time.Minute,
+		openLimit: time.Minute, firstLook: 4 * time.Second, retryMin: time.Second, retryMax: time.Minute,
 		poolsEvery: 3 * time.Second, poolsLimit: 30 * time.Second,
 	}
 }
@@ -54,6 +55,10 @@ type backend struct {
 	pools  []*dockpb.Pool
 	read   time.Time // when pools were read last
 	closed bool
+	// tried is closed when it was opened and its pools were read, or could not
+	// be, for the first time.
+	tried     chan struct{}
+	triedOnce sync.Once
 	// wg counts the goroutine that cares for it and driver calls going on.
 	wg sync.WaitGroup
 }
@@ -73,6 +78,7 @@ func (b *backend) run(ctx context.Context) {
 			return
 		}
 		b.setReason(err.Error())
+		b.wasTried()
 		wait := backoff(attempt, b.care.retryMin, b.care.retryMax)
 		b.log.WithError(err).WithField("again", wait).Warn("backend out of service")
 		if !pause(ctx, wait) {
@@ -81,11 +87,14 @@ func (b *backend) run(ctx context.Context) {
 	}
 	for {
 		b.readPools(ctx)
+		b.wasTried()
 		if !pause(ctx, b.care.poolsEvery) {
 			return
 		}
 	}
 }
+
+func (b *backend) wasTried() { b.triedOnce.Do(func() { close(b.tried) }) }
 
 type opened struct {
 	drv drivers.Driver

@@ -129,6 +129,7 @@ func (d *Dock) newBackend(bc BackendConfig, f drivers.Factory) *backend {
 		cfg: bc, factory: f, dockID: d.state.dockID(),
 		log:   d.log.WithFields(logrus.Fields{"backend": bc.Name, "driver": bc.Driver}),
 		slots: newSlots(d.cfg.Limits.CallsPerBackend, d.cfg.Limits.ExportReserve),
+		tried: make(chan struct{}),
 	}
 	b.dconf = func() (drivers.Config, error) {
 		dir, err := d.state.driverDir(bc.Name)
@@ -165,7 +166,7 @@ func (d *Dock) Serve(ctx context.Context, lis net.Listener) error {
 	}
 	for _, s := range d.sessions {
 		s.times = d.times
-		wg.Go(func() { s.run(run) })
+		wg.Go(func() { d.awaitBackends(run); s.run(run) })
 	}
 	srv := d.newServer()
 	served := make(chan error, 1)
@@ -185,6 +186,23 @@ func (d *Dock) Serve(ctx context.Context, lis net.Listener) error {
 	err = errors.Join(err, d.closeBackends())
 	d.log.Info("dock stopped")
 	return err
+}
+
+// awaitBackends waits a while for every backend to be opened, or to fail to be. A
+// dock that introduced itself before would have no pools to show: after a mere
+// restart they would be taken for gone.
+func (d *Dock) awaitBackends(ctx context.Context) {
+	limit := time.NewTimer(d.care.firstLook)
+	defer limit.Stop()
+	for _, b := range d.backends {
+		select {
+		case <-b.tried:
+		case <-limit.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // setEndpoint decides where osdslet dials.

@@ -51,6 +51,11 @@ type session struct {
 	up     bool
 	since  time.Time
 	reason string // why it is not up
+
+	// answered says that the osdslet of the last session answered a beat: it
+	// was more than a start that failed. Only the session's own goroutines
+	// use it, one after the other.
+	answered bool
 }
 
 // refusal is the error of a session that the osdslet ended with a reason.
@@ -68,7 +73,7 @@ func (s *session) run(ctx context.Context) {
 			s.set(false, "the dock is stopping")
 			return
 		}
-		if time.Since(began) > s.times.silence {
+		if s.answered || time.Since(began) > s.times.silence {
 			failures = 0 // it was up; this is a new trouble
 		}
 		wait := backoff(failures, s.times.retryMin, s.times.retryMax)
@@ -122,6 +127,7 @@ func (s *session) once(parent context.Context) error {
 		return err
 	}
 	defer conn.Close()
+	s.answered = false
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	// Nothing heard for too long ends the session, whatever it waits for.
@@ -192,6 +198,7 @@ func (s *session) receive(stream grpc.BidiStreamingClient[dockpb.DockMessage, do
 		if err := s.welcome(w); err != nil {
 			return err
 		}
+		s.answered = true
 		select {
 		case beats <- s.beatOf(w):
 		default: // the sender has not read the last one; there is always a next
