@@ -182,7 +182,8 @@ func (d *daemon) runAll(ctx context.Context, apiLis, regLis net.Listener, handle
 	srv := grpc.NewServer(d.serverOptions()...)
 	dockpb.RegisterRegistryServer(srv, d.reg)
 	fail := make(chan error, 2)
-	wg.Add(3)
+	wg.Add(4)
+	go func() { defer wg.Done(); returnMemory(work) }()
 	go func() { defer wg.Done(); d.reg.Run(work) }()
 	go func() { defer wg.Done(); d.ctl.Run(work) }()
 	go func() {
