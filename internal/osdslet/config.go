@@ -72,6 +72,7 @@ type EmbeddedConfig struct {
 type ControllerConfig struct {
 	LeaseTTL  time.Duration `yaml:"leaseTTL" doc:"How long a leader that died holds up the next one."`
 	Create    time.Duration `yaml:"create" doc:"How long a create is tried before it is undone and ends in error."`
+	Place     time.Duration `yaml:"place" doc:"How long a create waits for a pool whose dock is away, if no other pool fits."`
 	Debt      time.Duration `yaml:"debt" doc:"How long a removal waits for a dock that is gone before it is owed instead."`
 	Call      time.Duration `yaml:"call" doc:"Deadline of a short call to a dock."`
 	LongCall  time.Duration `yaml:"longCall" doc:"Deadline of a call that may copy data (clone, snapshot, revert)."`
@@ -89,7 +90,7 @@ func DefaultConfig() Config {
 		Registry: RegistryConfig{Listen: "127.0.0.1:50049", Beat: 3 * time.Second, Lost: 12 * time.Second},
 		Etcd:     EtcdConfig{Prefix: "/osds/v1/", Embedded: EmbeddedConfig{Quota: 8 * model.GiB}},
 		Controller: ControllerConfig{
-			LeaseTTL: 5 * time.Second, Create: l.Create, Debt: l.Debt, Call: l.Call, LongCall: l.LongCall,
+			LeaseTTL: 5 * time.Second, Create: l.Create, Place: l.Place, Debt: l.Debt, Call: l.Call, LongCall: l.LongCall,
 			PerDock: l.PerDock, Attempts: l.Attempts, DockGrace: 12 * time.Second,
 		},
 		Log: obs.DefaultLog(),
@@ -131,8 +132,8 @@ func (c *Config) Validate() error {
 		return model.Invalid("controller.attempts", "must be at least 1")
 	case c.Controller.Call < time.Second || c.Controller.LongCall < c.Controller.Call:
 		return model.Invalid("controller.call", "must be at least 1s, and controller.longCall no less")
-	case c.Controller.Create <= 0 || c.Controller.Debt <= 0:
-		return model.Invalid("controller.create", "controller.create and controller.debt must be positive")
+	case c.Controller.Create <= 0 || c.Controller.Debt <= 0 || c.Controller.Place < 0:
+		return model.Invalid("controller.create", "controller.create and controller.debt must be positive, and controller.place not negative")
 	}
 	return nil
 }

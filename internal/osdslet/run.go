@@ -156,7 +156,7 @@ func (d *daemon) serve(ctx context.Context, apiLis, regLis net.Listener) error {
 	d.ctl = controller.New(controller.Config{
 		Store: d.store, Dialer: dialer{d.docks}, Sessions: sess, ClusterID: cluster, Address: apiLis.Addr().String(),
 		LeaseTTL: cc.LeaseTTL, DockGrace: cc.DockGrace, Log: d.log, Now: time.Now,
-		Limits: steps.Limits{Create: cc.Create, Debt: cc.Debt, Call: cc.Call, LongCall: cc.LongCall, Attempts: cc.Attempts, PerDock: cc.PerDock},
+		Limits: steps.Limits{Create: cc.Create, Place: cc.Place, Debt: cc.Debt, Call: cc.Call, LongCall: cc.LongCall, Attempts: cc.Attempts, PerDock: cc.PerDock},
 	})
 	metrics := obs.NewRegistry()
 	handler := api.New(api.Deps{
@@ -182,7 +182,8 @@ func (d *daemon) runAll(ctx context.Context, apiLis, regLis net.Listener, handle
 	srv := grpc.NewServer(d.serverOptions()...)
 	dockpb.RegisterRegistryServer(srv, d.reg)
 	fail := make(chan error, 2)
-	wg.Add(3)
+	wg.Add(4)
+	go func() { defer wg.Done(); returnMemory(work) }()
 	go func() { defer wg.Done(); d.reg.Run(work) }()
 	go func() { defer wg.Done(); d.ctl.Run(work) }()
 	go func() {

@@ -260,6 +260,15 @@ func (c *call) mayRevert(t *db.Txn, x *model.Snapshot, want string) (*model.Volu
 	if c.store().Attachments.Count("volumeId", v.ID) > 0 {
 		return nil, model.Errorf(model.KindBusy, "volume %s has attachments: delete them first", v.ID)
 	}
+	// What is being copied must be what was there when the copy was accepted.
+	if y := cloning(c.store(), "sourceVolumeId", v.ID); y != nil {
+		return nil, model.Errorf(model.KindBusy, "volume %s is being cloned to volume %s", v.ID, y.ID)
+	}
+	for _, y := range c.store().Snapshots.Where("volumeId", v.ID, 0) {
+		if y.Status == model.StatusCreating {
+			return nil, busy(y.Task, "volume snapshot %s of volume %s is being made", y.ID, v.ID)
+		}
+	}
 	if err := c.guardGroup(t, v); err != nil {
 		return nil, err
 	}

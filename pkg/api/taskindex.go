@@ -34,9 +34,13 @@ func (t task) gone() bool { return t.since != 0 }
 // of the record they work on, so this is fed by the store's events. It holds one
 // task per live record, in the order of ids, which is the order of their making.
 type taskIndex struct {
-	mu     sync.RWMutex
-	all    *btree.BTreeG[task]
-	active *btree.BTreeG[task]
+	mu sync.RWMutex
+	//
+	// The trees hold pointers, and a task's record is replaced in place: a
+	// node's unused slots keep what was in them once, which by value would be
+	// records from long ago.
+	all    *btree.BTreeG[*task]
+	active *btree.BTreeG[*task]
 	// ended is a ring of the ids of tasks that are gone; next is the oldest.
 	ended []string
 	next  int
@@ -68,8 +72,8 @@ func newTaskIndex(s *db.Store, now func() time.Time) *taskIndex {
 	return x
 }
 
-func newTaskTree() *btree.BTreeG[task] {
-	return btree.NewBTreeGOptions(func(a, b task) bool { return a.id() < b.id() }, btree.Options{NoLocks: true})
+func newTaskTree() *btree.BTreeG[*task] {
+	return btree.NewBTreeGOptions(func(a, b *task) bool { return a.id() < b.id() }, btree.Options{NoLocks: true})
 }
 
 // scan fills the index from the cache.
@@ -92,8 +96,8 @@ func (x *taskIndex) rlock() {
 	x.mu.RUnlock()
 	x.mu.Lock()
 	if x.store.Resets() != x.resets {
-		var live []task
-		x.all.Scan(func(t task) bool {
+		var live []*task
+		x.all.Scan(func(t *task) bool {
 			if !t.gone() {
 				live = append(live, t)
 			}
@@ -142,7 +146,7 @@ func (x *taskIndex) event(e db.Event) {
 	x.count(old, rec)
 	x.put(rec)
 	if k := rec.CurrentTask(); k != nil && !k.Active() && (old == nil || old.CurrentTask().Active()) {
-		x.active.Delete(task{rec: rec})
+		x.active.Delete(&task{rec: rec})
 	}
 }
 
@@ -152,28 +156,39 @@ func (x *taskIndex) put(rec model.Tasked) {
 	if t == nil {
 		return
 	}
-	x.all.Set(task{rec: rec})
+	k := x.set(rec, 0)
 	if t.Active() {
-		x.active.Set(task{rec: rec})
+		x.active.Set(k)
 	}
+}
+
+// set notes the record that shows a task, or did until since.
+func (x *taskIndex) set(rec model.Tasked, since int64) *task {
+	k := &task{rec: rec, since: since}
+	if old, ok := x.all.Get(k); ok {
+		*old = *k
+		return old
+	}
+	x.all.Set(k)
+	return k
 }
 
 // retire moves a task that its record no longer shows among those that are
 // remembered for a while.
 func (x *taskIndex) retire(rec model.Tasked) {
-	t := task{rec: rec, since: x.now().UnixNano()}
-	id := t.id()
-	x.active.Delete(t)
-	if old, ok := x.all.Get(t); ok && old.gone() {
+	id := rec.CurrentTask().ID
+	x.active.Delete(&task{rec: rec})
+	if old, ok := x.get(id); ok && old.gone() {
 		return
 	}
-	x.all.Set(t)
+	x.set(rec, x.now().UnixNano())
 	if len(x.ended) < endedTasks {
 		x.ended = append(x.ended, id)
 		return
 	}
-	if oldest, ok := x.get(x.ended[x.next]); ok && oldest.gone() {
+	if oldest, ok := x.all.Get(pivot(x.ended[x.next])); ok && oldest.gone() {
 		x.all.Delete(oldest)
+		oldest.rec = nil
 	}
 	x.ended[x.next] = id
 	x.next = (x.next + 1) % endedTasks
@@ -197,7 +212,11 @@ func (x *taskIndex) count(old, rec model.Tasked) {
 
 // get finds a task; the caller holds the lock.
 func (x *taskIndex) get(id string) (task, bool) {
-	return x.all.Get(pivot(id))
+	t, ok := x.all.Get(pivot(id))
+	if !ok {
+		return task{}, false
+	}
+	return *t, true
 }
 
 // find finds a task by its id.
@@ -208,8 +227,8 @@ func (x *taskIndex) find(id string) (task, bool) {
 }
 
 // pivot is a task that only has an id, to search with.
-func pivot(id string) task {
-	return task{rec: &model.Debt{Task: &model.Task{ID: id}}}
+func pivot(id string) *task {
+	return &task{rec: &model.Debt{Task: &model.Task{ID: id}}}
 }
 
 // maxTasksLooked bounds how many tasks one page looks at, so that a filter that
@@ -226,7 +245,7 @@ func (x *taskIndex) page(after string, limit int, onlyActive bool, match func(ta
 		tree = x.active
 	}
 	looked, last := 0, after
-	visit := func(t task) bool {
+	visit := func(t *task) bool {
 		id := t.id()
 		if after != "" && id >= after {
 			return true
@@ -237,8 +256,8 @@ func (x *taskIndex) page(after string, limit int, onlyActive bool, match func(ta
 		}
 		looked++
 		last = strings.Clone(id)
-		if match(t) {
-			out = append(out, t)
+		if match(*t) {
+			out = append(out, *t)
 		}
 		return true
 	}
@@ -254,7 +273,7 @@ func (x *taskIndex) page(after string, limit int, onlyActive bool, match func(ta
 func (x *taskIndex) each(f func(task)) {
 	x.rlock()
 	defer x.mu.RUnlock()
-	x.active.Scan(func(t task) bool { f(t); return true })
+	x.active.Scan(func(t *task) bool { f(*t); return true })
 }
 
 // ends gives how many tasks ended since the process began.

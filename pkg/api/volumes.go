@@ -184,6 +184,9 @@ func (c *call) mayResize(t *db.Txn, v *model.Volume, newSize int64) error {
 	if v.Task.Active() || !model.MayStart(model.ResVolume, model.TaskExtend, v.Status) {
 		return busy(v.Task, "%s It is %s", original, v.Status)
 	}
+	if x := cloning(c.store(), "sourceVolumeId", v.ID); x != nil {
+		return model.Errorf(model.KindBusy, "volume %s is being cloned to volume %s, which was accepted with its present size", v.ID, x.ID)
+	}
 	if err := c.guardGroup(t, v); err != nil {
 		return err
 	}

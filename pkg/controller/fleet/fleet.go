@@ -200,13 +200,35 @@ func (f *Fleet) Place(r selector.Request) (*model.Pool, *model.Explanation, erro
 	ex := plan.Explain(f.cands, ExplainPools, f.Store.Rev(), f.Now().UTC())
 	i, ok := plan.Place(f.cands)
 	if !ok {
-		return nil, ex, model.Errorf(model.KindExhausted, "%s", ex.Reason)
+		kind := model.KindExhausted
+		if f.wouldFit(plan) {
+			kind = model.KindUnavailable
+		}
+		return nil, ex, model.Errorf(kind, "%s", ex.Reason)
 	}
 	p := f.cands[i].Pool
 	if err := f.Ledger.Reserve(p.ID, r.Size, p.Limit()); err != nil {
 		return nil, ex, err
 	}
 	return p, ex, nil
+}
+
+// wouldFit says whether a pool would fit if its dock were there. The caller holds
+// the lock.
+func (f *Fleet) wouldFit(plan *selector.Plan) bool {
+	for i := range f.cands {
+		if f.cands[i].Pool.Status == model.StatusAvailable {
+			continue
+		}
+		c := f.cands[i]
+		c.Pool = c.Pool.Clone()
+		c.Pool.Status = model.StatusAvailable
+		c.Attrs = selector.NewAttrs(c.Pool)
+		if _, ok := plan.Fits(&c); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // Choose is Place without a reservation, for groups.

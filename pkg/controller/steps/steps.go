@@ -16,6 +16,9 @@ import (
 type Limits struct {
 	// Create is how long a create may be tried before it is undone.
 	Create time.Duration
+	// Place is how long a create waits for a pool whose dock is away, if no
+	// other fits.
+	Place time.Duration
 	// Debt is how long a removal waits for a dock that is not there before it
 	// leaves a debt.
 	Debt time.Duration
@@ -32,7 +35,7 @@ type Limits struct {
 // DefaultLimits are the limits where none are configured.
 func DefaultLimits() Limits {
 	return Limits{
-		Create: 10 * time.Minute, Debt: 30 * time.Second,
+		Create: 10 * time.Minute, Place: 30 * time.Second, Debt: 30 * time.Second,
 		Call: 2 * time.Minute, LongCall: time.Hour, Attempts: 6, PerDock: 128,
 	}
 }

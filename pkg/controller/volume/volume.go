@@ -118,6 +118,9 @@ func (h *Handler) place(j *task.Job, v *model.Volume) error {
 				t.PutRaw(db.ExplanationKey(v.ID), b, 0)
 			}
 		}
+		if model.IsKind(err, model.KindUnavailable) && h.Now().Sub(v.Task.CreatedAt) < h.Limits.Place {
+			return err // a dock that restarts is back in a moment
+		}
 		if err != nil {
 			why = err
 			end(v, model.StatusError, model.TaskFailed, err, h)
