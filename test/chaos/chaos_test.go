@@ -7,6 +7,7 @@
 package chaos
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -66,15 +67,16 @@ func TestChaos(t *testing.T) {
 	for _, op := range []string{"create", "clone", "delete", "expand", "snapshot", "deleteSnapshot", "export", "unexport"} {
 		flaky += fmt.Sprintf("  - {op: %s, rate: 0.03, kind: unavailable, message: the link is down}\n  - {op: %s, rate: 0.03, lost: true}\n", op, op)
 	}
-	c.AddDock(nil, harness.Backend{Name: "flaky", Driver: "sample", Config: flaky})
+	c.AddDock(nil, harness.Backend{Name: "flaky", Driver: "sample", Config: flaky},
+		harness.Backend{Name: "harsh", Driver: "sample", Config: fmt.Sprintf(harsh, seed%1e9)})
 	c.AddDock(nil, harness.Backend{Name: "files", Driver: "local", Config: fmt.Sprintf(`
 pool:
   files-pool: {path: %s/files, overProvisioningRatio: 100}
 `, c.Dir)})
 	c.Start()
 	a := c.Admin()
-	pools := a.WaitPools(2)
-	_, host := a.Setup()
+	pools := a.WaitPools(4)
+	profile, host := a.Setup()
 	second := a.Host("another-host")
 
 	stop := make(chan struct{})
@@ -87,7 +89,10 @@ pool:
 			hosts: map[string][]string{"flaky-pool": {host.ID, second.ID}, "files-pool": {host.ID}},
 		}
 		for _, p := range pools {
-			w.pools = append(w.pools, pool{p.ID, p.Name})
+			// What is asked of the harsh ones need not succeed.
+			if w.hosts[p.Name] != nil {
+				w.pools = append(w.pools, pool{p.ID, p.Name})
+			}
 		}
 		// Each begins with another osdslet and moves on when that one fails.
 		lets := []*harness.Let{c.Lets[i%2], c.Lets[(i+1)%2]}
@@ -95,9 +100,21 @@ pool:
 		clients = append(clients, w)
 		wg.Go(func() { w.run(t.Context(), stop) })
 	}
+	crowd := &world{t: t, c: c, admin: a, h: newHistory()}
+	work, end := context.WithCancel(t.Context())
+	defer end()
+	var poolIDs []string
+	for _, p := range pools {
+		poolIDs = append(poolIDs, p.ID)
+	}
+	for _, g := range crowd.newCrowd(seed, host.ID, profile.ID, poolIDs) {
+		wg.Go(func() { g.run(work) })
+	}
+	sameView, sameFences := crowd.follow(), crowd.watchEpochs()
 	n := &nemesis{t: t, rng: rand.New(rand.NewPCG(seed, 1<<40)), c: c, deeds: map[string]int{}}
 	n.run(duration)
 	close(stop)
+	end()
 	wg.Wait()
 	n.heal()
 	t.Logf("faults: %v", n.deeds)
@@ -110,6 +127,11 @@ pool:
 		sum.add(&w.counts)
 	}
 	t.Logf("requests: %d accepted, %d refused, %d without an answer; %v", sum.accepted, sum.refused, sum.unknown, sum.kinds)
+	text, requests := crowd.h.summary()
+	t.Logf("the crowd: %d requests%s", requests, text)
+	crowd.check()
+	sameFences()
+	sameView()
 	if sum.accepted < 500 {
 		t.Errorf("only %d requests were accepted: this was no test", sum.accepted)
 	}
@@ -126,6 +148,7 @@ func clearAll(t *testing.T, a *harness.API) {
 	t.Helper()
 	remove(t, a, a.Attachments)
 	remove(t, a, a.Snapshots)
+	remove(t, a, a.Groups)
 	remove(t, a, a.Volumes)
 	a.Doctor()
 	accounts, err := a.Ledger(a.Ctx())
@@ -164,6 +187,8 @@ func idOf(x any) string {
 	case *wire.VolumeSnapshotSpec:
 		return v.ID
 	case *wire.VolumeSpec:
+		return v.ID
+	case *wire.VolumeGroupSpec:
 		return v.ID
 	}
 	panic(fmt.Sprintf("%T", x))
