@@ -150,6 +150,23 @@ func (t *Task) End(state TaskState, now time.Time) {
 	t.State, t.EndedAt, t.NextRun = state, now.UTC(), time.Time{}
 }
 
+// EndWith ends the task as err says: succeeded if it is nil, else failed, or
+// cancelled if a user asked for that.
+func (t *Task) EndWith(err error, now time.Time) {
+	state := TaskSucceeded
+	if err != nil {
+		t.LastError, t.ErrorKind = err.Error(), KindOf(err)
+		state = TaskFailed
+		if t.Cancel {
+			state = TaskCancelled
+		}
+	}
+	t.End(state, now)
+}
+
+// Reason is why the task is going to fail, as Fail remembered it.
+func (t *Task) Reason() error { return Errorf(t.FailureKind, "%s", t.Failure) }
+
 // Fail remembers why the task is going to fail while what it did is undone.
 func (t *Task) Fail(err error) {
 	t.Failure, t.FailureKind = err.Error(), KindOf(err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/osds-io/osds/pkg/model/wire"
 	"github.com/osds-io/osds/test/harness"
 )
 
@@ -56,3 +57,11 @@ func local(name string, gb int) func(*harness.Cluster) harness.Backend {
 }
 
 func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
+func profile(name string) *wire.ProfileSpec {
+	return &wire.ProfileSpec{Name: name, StorageType: "block"}
+}
+
+func hostSpec(name string) *wire.HostSpec {
+	return &wire.HostSpec{HostName: name, OSType: "linux", IP: "127.0.0.1", AvailabilityZones: []string{"default"}}
+}

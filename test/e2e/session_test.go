@@ -244,7 +244,7 @@ func TestReadmeSession(t *testing.T) {
 	ctl.Script("unshare", "--mount", "--propagation", "private", "bash", file)
 	a.Quiet(harness.Limit)
 	a.Doctor()
-	for _, want := range []string{"vol1", "vol2", "copy"} {
+	for _, want := range []string{"clone1", "vol2"} {
 		if !strings.Contains(ctl.OK("volume", "list"), want) {
 			t.Errorf("there is no volume %s after the session", want)
 		}

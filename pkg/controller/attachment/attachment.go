@@ -164,9 +164,9 @@ func (h *Handler) unexport(ctx context.Context, a *model.Attachment) error {
 
 func (h *Handler) undo(ctx context.Context, j *task.Job, a *model.Attachment) error {
 	derr := h.unexport(ctx, a)
-	owe := derr != nil && (h.DockGone(a.Task, derr) || h.Judge(a.Task, derr) == steps.Fail)
-	if derr != nil && !owe {
-		return derr
+	owe, again := h.Removed(a.Task, derr)
+	if again != nil {
+		return again
 	}
 	return task.Advance(j, "attachment.undone", func(a *model.Attachment, t *db.Txn) error {
 		if owe {
@@ -175,12 +175,7 @@ func (h *Handler) undo(ctx context.Context, j *task.Job, a *model.Attachment) er
 			}
 		}
 		a.Status, a.StatusReason = model.StatusError, a.Task.Failure
-		a.Task.LastError, a.Task.ErrorKind = a.Task.Failure, a.Task.FailureKind
-		state := model.TaskFailed
-		if a.Task.Cancel {
-			state = model.TaskCancelled
-		}
-		a.Task.End(state, h.Now())
+		a.Task.EndWith(a.Task.Reason(), h.Now())
 		return h.follow(t, a, false)
 	})
 }
@@ -208,8 +203,7 @@ func (h *Handler) detach(ctx context.Context, j *task.Job, a *model.Attachment) 
 	}
 	return task.Advance(j, "attachment.errordeleting", func(a *model.Attachment, t *db.Txn) error {
 		a.Status, a.StatusReason = model.StatusErrorDeleting, err.Error()
-		a.Task.LastError, a.Task.ErrorKind = err.Error(), model.KindOf(err)
-		a.Task.End(model.TaskFailed, h.Now())
+		a.Task.EndWith(err, h.Now())
 		return nil
 	})
 }

@@ -114,54 +114,41 @@ func (d *Doctor) list(ctx context.Context, dock *model.Dock, backend string) (*h
 	if err != nil {
 		return nil, err
 	}
-	h := &holding{map[string]drivers.Volume{}, map[string]drivers.Snapshot{}, map[string]drivers.LiveExport{}}
-	err = pages(func(p drivers.Page) (int, string, error) {
-		l, err := r.ListVolumes(ctx, fleet.Call{}, backend, p)
-		last := ""
-		for _, x := range l {
-			h.volumes[x.ID] = x
-			last = x.ID
-		}
-		return len(l), last, err
-	})
-	if err != nil {
+	h := &holding{}
+	if h.volumes, err = collect(func(p drivers.Page) ([]drivers.Volume, error) {
+		return r.ListVolumes(ctx, fleet.Call{}, backend, p)
+	}, func(x drivers.Volume) string { return x.ID }); err != nil {
 		return nil, err
 	}
-	err = pages(func(p drivers.Page) (int, string, error) {
-		l, err := r.ListSnapshots(ctx, fleet.Call{}, backend, p)
-		last := ""
-		for _, x := range l {
-			h.snapshots[x.ID] = x
-			last = x.ID
-		}
-		return len(l), last, err
-	})
-	if err != nil && !model.IsKind(err, model.KindUnsupported) {
+	if h.snapshots, err = collect(func(p drivers.Page) ([]drivers.Snapshot, error) {
+		return r.ListSnapshots(ctx, fleet.Call{}, backend, p)
+	}, func(x drivers.Snapshot) string { return x.ID }); err != nil && !model.IsKind(err, model.KindUnsupported) {
 		return nil, err
 	}
-	err = pages(func(p drivers.Page) (int, string, error) {
-		l, err := r.ListExports(ctx, fleet.Call{}, backend, p)
-		last := ""
-		for _, x := range l {
-			h.exports[x.AttachmentID] = x
-			last = x.AttachmentID
-		}
-		return len(l), last, err
-	})
-	if err != nil && !model.IsKind(err, model.KindUnsupported) {
+	if h.exports, err = collect(func(p drivers.Page) ([]drivers.LiveExport, error) {
+		return r.ListExports(ctx, fleet.Call{}, backend, p)
+	}, func(x drivers.LiveExport) string { return x.AttachmentID }); err != nil && !model.IsKind(err, model.KindUnsupported) {
 		return nil, err
 	}
 	return h, nil
 }
 
-func pages(f func(drivers.Page) (int, string, error)) error {
+// collect reads all pages of a list.
+func collect[T any](list func(drivers.Page) ([]T, error), id func(T) string) (map[string]T, error) {
+	out := map[string]T{}
 	p := drivers.Page{Limit: listPage}
 	for {
-		n, last, err := f(p)
-		if err != nil || n < listPage {
-			return err
+		l, err := list(p)
+		if err != nil {
+			return nil, err
 		}
-		p.After = last
+		for _, x := range l {
+			out[id(x)] = x
+			p.After = id(x)
+		}
+		if len(l) < listPage {
+			return out, nil
+		}
 	}
 }
 

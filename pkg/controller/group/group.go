@@ -55,11 +55,11 @@ func (h *Handler) create(j *task.Job, g *model.Group) error {
 	}()
 	return task.Advance(j, "group.created", func(g *model.Group, _ *db.Txn) error {
 		if err != nil {
-			h.end(g, model.StatusError, model.TaskFailed, err)
+			h.end(g, model.StatusError, err)
 			return nil
 		}
 		g.PoolID = pool.ID
-		h.end(g, model.StatusAvailable, model.TaskSucceeded, nil)
+		h.end(g, model.StatusAvailable, nil)
 		return nil
 	})
 }
@@ -93,10 +93,10 @@ func (h *Handler) update(j *task.Job) error {
 		if len(bad) > 0 {
 			t.Ops, t.Guards = nil, nil
 			// Nothing was changed: the group is as it was.
-			h.end(g, model.StatusAvailable, model.TaskFailed, model.Errorf(model.KindConflict, "the last update failed: %s", strings.Join(bad, "; ")))
+			h.end(g, model.StatusAvailable, model.Errorf(model.KindConflict, "the last update failed: %s", strings.Join(bad, "; ")))
 			return nil
 		}
-		h.end(g, model.StatusAvailable, model.TaskSucceeded, nil)
+		h.end(g, model.StatusAvailable, nil)
 		return nil
 	})
 }
@@ -133,18 +133,18 @@ func (h *Handler) remove(j *task.Job, g *model.Group) error {
 	}
 	if len(stuck) > 0 {
 		return task.Advance(j, "group.errordeleting", func(g *model.Group, _ *db.Txn) error {
-			h.end(g, model.StatusErrorDeleting, model.TaskFailed, model.Errorf(model.KindBusy, "%s", strings.Join(stuck, "; ")))
+			h.end(g, model.StatusErrorDeleting, model.Errorf(model.KindBusy, "%s", strings.Join(stuck, "; ")))
 			return nil
 		})
 	}
 	return &task.Wait{For: 500 * time.Millisecond, Reason: fmt.Sprintf("waiting for %d member volumes to be deleted", len(members))}
 }
 
-func (h *Handler) end(g *model.Group, s model.Status, ts model.TaskState, err error) {
+// end puts a group and its task into their last state.
+func (h *Handler) end(g *model.Group, s model.Status, err error) {
 	g.Status, g.StatusReason = s, ""
 	if err != nil {
 		g.StatusReason = err.Error()
-		g.Task.LastError, g.Task.ErrorKind = err.Error(), model.KindOf(err)
 	}
-	g.Task.End(ts, h.Now())
+	g.Task.EndWith(err, h.Now())
 }

@@ -136,9 +136,9 @@ func (h *Handler) unmake(ctx context.Context, s *model.Snapshot) error {
 
 func (h *Handler) undo(ctx context.Context, j *task.Job, s *model.Snapshot) error {
 	derr := h.unmake(ctx, s)
-	owe := derr != nil && (h.DockGone(s.Task, derr) || h.Judge(s.Task, derr) == steps.Fail)
-	if derr != nil && !owe {
-		return derr
+	owe, again := h.Removed(s.Task, derr)
+	if again != nil {
+		return again
 	}
 	return task.Advance(j, "snapshot.undone", func(s *model.Snapshot, t *db.Txn) error {
 		if owe {
@@ -149,7 +149,7 @@ func (h *Handler) undo(ctx context.Context, j *task.Job, s *model.Snapshot) erro
 			t.Account(s.PoolID, -s.Reserved)
 		}
 		s.Reserved, s.PoolID = 0, ""
-		h.close(s, model.Errorf(s.Task.FailureKind, "%s", s.Task.Failure))
+		h.close(s, model.StatusError, s.Task.Reason())
 		return nil
 	})
 }
@@ -175,9 +175,7 @@ func (h *Handler) remove(ctx context.Context, j *task.Job, s *model.Snapshot) er
 		return err
 	}
 	return task.Advance(j, "snapshot.errordeleting", func(s *model.Snapshot, _ *db.Txn) error {
-		s.Status, s.StatusReason = model.StatusErrorDeleting, err.Error()
-		s.Task.LastError, s.Task.ErrorKind = err.Error(), model.KindOf(err)
-		s.Task.End(model.TaskFailed, h.Now())
+		h.close(s, model.StatusErrorDeleting, err)
 		return nil
 	})
 }
@@ -196,17 +194,13 @@ func (h *Handler) drop(j *task.Job, owed error) error {
 func (h *Handler) end(j *task.Job, label string, err error) error {
 	return task.Advance(j, label, func(s *model.Snapshot, _ *db.Txn) error {
 		s.PoolID, s.Reserved = "", 0
-		h.close(s, err)
+		h.close(s, model.StatusError, err)
 		return nil
 	})
 }
 
-func (h *Handler) close(s *model.Snapshot, err error) {
-	s.Status, s.StatusReason = model.StatusError, err.Error()
-	s.Task.LastError, s.Task.ErrorKind = err.Error(), model.KindOf(err)
-	state := model.TaskFailed
-	if s.Task.Cancel {
-		state = model.TaskCancelled
-	}
-	s.Task.End(state, h.Now())
+// close puts a snapshot and its task into their last state, which is an error.
+func (h *Handler) close(s *model.Snapshot, status model.Status, err error) {
+	s.Status, s.StatusReason = status, err.Error()
+	s.Task.EndWith(err, h.Now())
 }

@@ -87,6 +87,18 @@ func (b *Base) DockGone(t *model.Task, err error) bool {
 	return model.IsKind(err, model.KindUnavailable, model.KindUnknownOutcome) && b.Now().Sub(StepSince(t)) > b.Limits.Debt
 }
 
+// Removed judges how a removal went: it is done (neither), it is to be owed
+// because its dock is gone or nothing mends it, or it is to be tried again.
+func (b *Base) Removed(t *model.Task, err error) (owe bool, again error) {
+	switch {
+	case err == nil:
+		return false, nil
+	case b.DockGone(t, err), b.Judge(t, err) == Fail:
+		return true, nil
+	}
+	return false, err
+}
+
 // Bulk is the class of ordinary steps on a pool's dock.
 func (b *Base) Bulk(poolID string) task.Class { return b.class(poolID, "bulk") }
 

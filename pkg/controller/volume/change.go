@@ -76,7 +76,7 @@ func (h *Handler) look(ctx context.Context, j *task.Job, v *model.Volume, why er
 		return err
 	case err != nil:
 		return task.Advance(j, "volume.errorextending", func(v *model.Volume, _ *db.Txn) error {
-			end(v, model.StatusErrorExtending, model.TaskFailed, why, h)
+			h.end(v, model.StatusErrorExtending, why)
 			return nil
 		})
 	case got.Size >= v.Task.NewSize:
@@ -93,7 +93,7 @@ func (h *Handler) grown(j *task.Job, got drivers.Volume) error {
 		if got.BackendData != nil {
 			v.BackendData = got.BackendData
 		}
-		end(v, h.settled(v), model.TaskSucceeded, nil, h)
+		h.end(v, h.settled(v), nil)
 		return nil
 	})
 }
@@ -116,7 +116,7 @@ func (h *Handler) revert(ctx context.Context, j *task.Job, v *model.Volume) erro
 	switch {
 	case err == nil:
 		return task.Advance(j, "volume.reverted", func(v *model.Volume, _ *db.Txn) error {
-			end(v, h.settled(v), model.TaskSucceeded, nil, h)
+			h.end(v, h.settled(v), nil)
 			return nil
 		})
 	case h.Judge(v.Task, err) == steps.Retry:
@@ -125,7 +125,7 @@ func (h *Handler) revert(ctx context.Context, j *task.Job, v *model.Volume) erro
 		return h.back(j, "volume.notreverted", err, false)
 	}
 	return task.Advance(j, "volume.errorreverting", func(v *model.Volume, _ *db.Txn) error {
-		end(v, model.StatusErrorReverting, model.TaskFailed, err, h)
+		h.end(v, model.StatusErrorReverting, err)
 		return nil
 	})
 }

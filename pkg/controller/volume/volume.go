@@ -123,7 +123,7 @@ func (h *Handler) place(j *task.Job, v *model.Volume) error {
 		}
 		if err != nil {
 			why = err
-			end(v, model.StatusError, model.TaskFailed, err, h)
+			h.end(v, model.StatusError, err)
 			return nil
 		}
 		why = nil
@@ -211,13 +211,13 @@ func (h *Handler) giveUp(j *task.Job, err error) error {
 // the record ends in error and the removal is owed.
 func (h *Handler) undo(ctx context.Context, j *task.Job, v *model.Volume) error {
 	derr := h.unmake(ctx, v)
-	owe := derr != nil && (h.DockGone(v.Task, derr) || h.Judge(v.Task, derr) == steps.Fail)
-	if derr != nil && !owe {
-		return derr
+	owe, again := h.Removed(v.Task, derr)
+	if again != nil {
+		return again
 	}
 	return task.Advance(j, "volume.undone", func(v *model.Volume, t *db.Txn) error {
 		pool, n := v.PoolID, v.Reserved
-		why := model.Errorf(v.Task.FailureKind, "%s", v.Task.Failure)
+		why := v.Task.Reason()
 		v.PoolID, v.Reserved = "", 0
 		if owe {
 			if err := h.Owe(t, &model.Debt{
@@ -228,18 +228,14 @@ func (h *Handler) undo(ctx context.Context, j *task.Job, v *model.Volume) error 
 			}
 		} else {
 			t.Account(pool, -n)
-			if why.Kind == model.KindExhausted && !v.Task.Cancel && v.RequestedPoolID == "" && v.SnapshotID == "" && v.SourceVolumeID == "" && v.GroupID == "" {
+			if v.Task.FailureKind == model.KindExhausted && !v.Task.Cancel && v.RequestedPoolID == "" && v.SnapshotID == "" && v.SourceVolumeID == "" && v.GroupID == "" {
 				// The backend was fuller than it said: elsewhere, perhaps.
 				v.Task.Excluded = append(v.Task.Excluded, pool)
 				v.Task.Begin(model.StepPlace, h.Now())
 				return nil
 			}
 		}
-		state := model.TaskFailed
-		if v.Task.Cancel {
-			state = model.TaskCancelled
-		}
-		end(v, model.StatusError, state, why, h)
+		h.end(v, model.StatusError, why)
 		return nil
 	})
 }
@@ -270,7 +266,7 @@ func (h *Handler) remove(ctx context.Context, j *task.Job, v *model.Volume) erro
 		return err
 	}
 	return task.Advance(j, "volume.errordeleting", func(v *model.Volume, _ *db.Txn) error {
-		end(v, model.StatusErrorDeleting, model.TaskFailed, err, h)
+		h.end(v, model.StatusErrorDeleting, err)
 		return nil
 	})
 }
@@ -294,23 +290,18 @@ func (h *Handler) drop(j *task.Job, owed error) error {
 // fail ends a task whose volume has nothing on a backend.
 func (h *Handler) fail(j *task.Job, err error) error {
 	return task.Advance(j, "volume.fail", func(v *model.Volume, _ *db.Txn) error {
-		state := model.TaskFailed
-		if v.Task.Cancel {
-			state = model.TaskCancelled
-		}
-		end(v, model.StatusError, state, err, h)
+		h.end(v, model.StatusError, err)
 		return nil
 	})
 }
 
 // end puts a volume and its task into their last state.
-func end(v *model.Volume, s model.Status, ts model.TaskState, err error, h *Handler) {
+func (h *Handler) end(v *model.Volume, s model.Status, err error) {
 	v.Status, v.StatusReason = s, ""
 	if err != nil {
 		v.StatusReason = err.Error()
-		v.Task.LastError, v.Task.ErrorKind = err.Error(), model.KindOf(err)
 	}
-	v.Task.End(ts, h.Now())
+	v.Task.EndWith(err, h.Now())
 }
 
 // back ends a task that failed without effect: the volume is as it was before.
@@ -320,11 +311,7 @@ func (h *Handler) back(j *task.Job, label string, err error, release bool) error
 			t.Account(v.PoolID, v.Size-v.Reserved)
 			v.Reserved = v.Size
 		}
-		state := model.TaskFailed
-		if v.Task.Cancel {
-			state = model.TaskCancelled
-		}
-		end(v, h.settled(v), state, err, h)
+		h.end(v, h.settled(v), err)
 		v.StatusReason = fmt.Sprintf("the last %s failed: %v", v.Task.Kind, err)
 		return nil
 	})
