@@ -103,7 +103,7 @@ func (d *Doctor) compare(ctx context.Context, reach *wire.DoctorCheck, counts ma
 			d.orphans(at, h, out, counts)
 		}
 	}
-	d.ghosts(held, out)
+	d.ghosts(held, out, counts)
 	return out
 }
 
@@ -208,7 +208,7 @@ func count(counts map[string]*wire.DoctorCheck, name string) {
 	}
 }
 
-func (d *Doctor) ghosts(held map[place]*holding, out map[suspicion]int64) {
+func (d *Doctor) ghosts(held map[place]*holding, out map[suspicion]int64, counts map[string]*wire.DoctorCheck) {
 	at := func(poolID string) *holding {
 		p, ok := d.Store.Pools.Get(poolID)
 		if !ok {
@@ -221,6 +221,7 @@ func (d *Doctor) ghosts(held map[place]*holding, out map[suspicion]int64) {
 		if h == nil || v.Task.Active() || v.Status == model.StatusErrorDeleting {
 			continue
 		}
+		count(counts, "ghosts")
 		x, ok := h.volumes[v.ID]
 		switch {
 		case !ok || x.Incomplete:
@@ -234,6 +235,7 @@ func (d *Doctor) ghosts(held map[place]*holding, out map[suspicion]int64) {
 		if h == nil || s.Task.Active() || s.Status == model.StatusErrorDeleting {
 			continue
 		}
+		count(counts, "ghosts")
 		if x, ok := h.snapshots[s.ID]; !ok || x.Incomplete {
 			out[suspicion{"ghosts", fmt.Sprintf("snapshot %s (%s) is not on its backend", s.ID, s.Status)}] = s.Rev
 		}
