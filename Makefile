@@ -16,7 +16,7 @@ help:
 	@echo 'make run        build, start osdslet and osdsdock here, say what to try; Ctrl-C stops them'
 	@echo 'make test       lint, and the unit tests with the race detector'
 	@echo 'make test-real  the suites on real components: SUITES="$(SUITES)"'
-	@echo 'make bench      figures, and one line per bar'
+	@echo 'make bench      figures, and one line per bar: BENCH="-short" is quicker'
 	@echo 'make build      bin/osdslet, bin/osdsdock, bin/osdsctl'
 	@echo 'make install    binaries, systemd units and example configuration below $$DESTDIR$$PREFIX'
 	@echo 'make fuzz-short every fuzz target for a few seconds'
@@ -49,8 +49,8 @@ test-real: build
 fuzz-short:
 	@deploy/dev/fuzz-short
 
-bench: build
-	$(GO) run ./test/bench
+bench:
+	$(GO) run ./test/bench $(BENCH)
 
 proto:
 	$(GO) generate ./pkg/dock/dockpb

@@ -3,6 +3,8 @@ package db
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,39 +14,29 @@ import (
 	"github.com/osds-io/osds/pkg/model"
 )
 
-// loadPage is how many keys one range of the first load reads.
-const loadPage = 5000
+// loadPage is how many records one range of a load reads. For each range etcd
+// visits the keys of all that follow, to count them.
+const loadPage = 10000
 
-// load reads everything at one revision into the tables and gives the revision,
+// load reads all records at one revision into the tables and gives the revision,
 // and what changed against what the tables had. Ranges are read while the one
 // before is being decoded.
 func (s *Store) load(ctx context.Context) (int64, []Event, error) {
-	type page struct {
-		kvs []*mvccpb.KeyValue
-		err error
-	}
-	pages := make(chan page, 2)
-	var rev int64
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the reading if decoding fails
+	pages := make(chan loadedPage, 2)
 	go func() {
 		defer close(pages)
-		from, end := s.prefix, clientv3.GetPrefixRangeEnd(s.prefix)
-		for {
-			opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(loadPage), clientv3.WithRev(rev)}
-			r, err := s.cli.Get(ctx, from, opts...)
-			if err != nil {
-				pages <- page{err: fmt.Errorf("load the store: %w", err)}
-				return
+		s.readAll(ctx, func(p loadedPage) bool {
+			select {
+			case pages <- p:
+				return p.err == nil
+			case <-ctx.Done():
+				return false
 			}
-			if rev == 0 {
-				rev = r.Header.Revision
-			}
-			pages <- page{kvs: r.Kvs}
-			if !r.More || len(r.Kvs) == 0 {
-				return
-			}
-			from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
-		}
+		})
 	}()
+	var rev int64
 	seen := map[model.Resource]map[string]bool{}
 	again := s.rev.Load() > 0
 	var evs []Event
@@ -52,17 +44,18 @@ func (s *Store) load(ctx context.Context) (int64, []Event, error) {
 		if p.err != nil {
 			return 0, nil, p.err
 		}
+		rev = p.rev
 		recs, err := s.decodeAll(p.kvs)
 		if err != nil {
 			return 0, nil, err
 		}
 		s.mu.Lock()
 		for _, r := range recs {
-			if r == nil {
+			old := s.tables[r.Res()].put(r)
+			if !again {
 				continue
 			}
-			old := s.tables[r.Res()].put(r)
-			if again && (old == nil || old.Base().Rev != r.Base().Rev) {
+			if old == nil || old.Base().Rev != r.Base().Rev {
 				evs = append(evs, Event{Rev: r.Base().Rev, Type: typeOf(old), Rec: r, Old: old})
 			}
 			if seen[r.Res()] == nil {
@@ -72,18 +65,58 @@ func (s *Store) load(ctx context.Context) (int64, []Event, error) {
 		}
 		s.mu.Unlock()
 	}
-	// After a compaction the tables may hold what is gone by now.
-	s.mu.Lock()
-	for res, t := range s.tables {
-		for _, id := range t.ids() {
-			if !seen[res][id] {
-				evs = append(evs, Event{Rev: rev, Type: Deleted, Rec: t.remove(id)})
+	if err := ctx.Err(); err != nil {
+		return 0, nil, fmt.Errorf("load the store: %w", err)
+	}
+	if again {
+		// After a compaction the tables may hold what is gone by now.
+		s.mu.Lock()
+		for res, t := range s.tables {
+			for _, id := range t.ids() {
+				if !seen[res][id] {
+					evs = append(evs, Event{Rev: rev, Type: Deleted, Rec: t.remove(id)})
+				}
+			}
+		}
+		s.mu.Unlock()
+	}
+	s.advance(rev)
+	return rev, evs, nil
+}
+
+// loadedPage is a part of the records of one resource, as of a revision.
+type loadedPage struct {
+	kvs []*mvccpb.KeyValue
+	rev int64
+	err error
+}
+
+// readAll gives the records of all tables, page by page, all at the revision of
+// the first. It reads resource by resource, for what is not a record
+// (explanations, above all) is as large as the records and is not kept in
+// memory.
+func (s *Store) readAll(ctx context.Context, give func(loadedPage) bool) {
+	var rev int64
+	for _, res := range slices.Sorted(maps.Keys(s.tables)) {
+		from := s.prefix + string(res) + "/"
+		end := clientv3.GetPrefixRangeEnd(from)
+		for more := true; more; {
+			r, err := s.cli.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(loadPage), clientv3.WithRev(rev))
+			if err != nil {
+				give(loadedPage{err: fmt.Errorf("load the store: %w", err)})
+				return
+			}
+			if rev == 0 {
+				rev = r.Header.Revision
+			}
+			if !give(loadedPage{kvs: r.Kvs, rev: rev}) {
+				return
+			}
+			if more = r.More && len(r.Kvs) > 0; more {
+				from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
 			}
 		}
 	}
-	s.mu.Unlock()
-	s.advance(rev)
-	return rev, evs, nil
 }
 
 func typeOf(old model.Record) EventType {
@@ -93,8 +126,7 @@ func typeOf(old model.Record) EventType {
 	return Updated
 }
 
-// decodeAll decodes a page on both of two cores; records are nil for keys that
-// are none.
+// decodeAll decodes a page of records on both of two cores.
 func (s *Store) decodeAll(kvs []*mvccpb.KeyValue) ([]model.Record, error) {
 	recs := make([]model.Record, len(kvs))
 	errs := make([]error, 2)
@@ -105,11 +137,7 @@ func (s *Store) decodeAll(kvs []*mvccpb.KeyValue) ([]model.Record, error) {
 			defer wg.Done()
 			for i := w; i < len(kvs); i += 2 {
 				res, _ := s.split(string(kvs[i].Key))
-				t, ok := s.tables[res]
-				if !ok {
-					continue
-				}
-				r, err := t.decode(kvs[i].Value, nil, kvs[i].ModRevision)
+				r, err := s.tables[res].decode(kvs[i].Value, nil, kvs[i].ModRevision)
 				if err != nil {
 					errs[w] = fmt.Errorf("key %s: %w", kvs[i].Key, err)
 					return
