@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -192,8 +193,16 @@ func (c *Cluster) leftovers(dir string) {
 			c.T.Errorf("unmount %s: %v", m, err)
 		}
 	}
-	loops, err := Loops(dir)
-	if err != nil {
+	// The kernel ends a device when its last user is gone: for a moment that may
+	// be another test's mount name space, which began as a copy of ours.
+	var loops map[string]string
+	err = Poll(10*time.Second, func() (err error) {
+		if loops, err = Loops(dir); err == nil && len(loops) > 0 {
+			err = errors.New("loop devices are there")
+		}
+		return err
+	})
+	if err != nil && len(loops) == 0 {
 		c.T.Error(err)
 	}
 	for dev, file := range loops {
