@@ -171,7 +171,7 @@ func (l *Lane) gather(first *pending) (batch []*pending, held *pending) {
 	if len(l.in) == 0 {
 		return batch, nil
 	}
-	ops, guards := len(first.txn.Ops)+len(first.txn.Deltas), len(first.txn.Guards)+1
+	ops, guards, size := len(first.txn.Ops)+len(first.txn.Deltas), len(first.txn.Guards)+1, first.txn.size()
 	written, guarded := map[string]bool{}, map[string]int64{}
 	note := func(t *Txn) {
 		for _, o := range t.Ops {
@@ -185,11 +185,13 @@ func (l *Lane) gather(first *pending) (batch []*pending, held *pending) {
 	for {
 		select {
 		case p := <-l.in:
-			if ops+len(p.txn.Ops)+len(p.txn.Deltas) > maxTxnOps || guards+len(p.txn.Guards) > maxTxnOps || collides(p.txn, written, guarded) {
+			if ops+len(p.txn.Ops)+len(p.txn.Deltas) > maxTxnOps || guards+len(p.txn.Guards) > maxTxnOps ||
+				size+p.txn.size() > maxBatchBytes || collides(p.txn, written, guarded) {
 				return batch, p
 			}
 			ops += len(p.txn.Ops) + len(p.txn.Deltas)
 			guards += len(p.txn.Guards)
+			size += p.txn.size()
 			note(p.txn)
 			batch = append(batch, p)
 		default:
@@ -326,6 +328,8 @@ func storeError(err error) error {
 		return model.Errorf(model.KindUnavailable, "the store is not available: %w", err)
 	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrAuthFailed):
 		return model.Errorf(model.KindUnavailable, "the store refuses our credentials: %w", err)
+	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+		return model.Errorf(model.KindInvalid, "the record is too large for the store: %w", err)
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		return model.Errorf(model.KindUnavailable, "a lease in the store ended: %w", err)
 	}

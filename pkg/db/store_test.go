@@ -175,3 +175,30 @@ func TestRecordsShareTheirTexts(t *testing.T) {
 	defer s.Close()
 	shared(s, true)
 }
+
+// Large records that are written together must not add up to a request that etcd
+// refuses; one that is too large by itself is refused alone.
+func TestLargeRecordsTogether(t *testing.T) {
+	s := open(t)
+	ctx := context.Background()
+	big := func(n int) *model.Volume {
+		v := volume(n)
+		v.Description = strings.Repeat("x", n)
+		return v
+	}
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			if _, err := s.Commit(ctx, (&Txn{Label: "t"}).Create(big(100<<10))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := s.Commit(ctx, (&Txn{Label: "t"}).Create(big(2<<20))); !model.IsKind(err, model.KindInvalid) {
+		t.Errorf("a record of 2 MiB: %v", err)
+	}
+	if err := s.Sync(ctx); err != nil || s.Volumes.Len() != 64 {
+		t.Errorf("%d volumes, %v", s.Volumes.Len(), err)
+	}
+}

@@ -13,6 +13,10 @@ import (
 // maxTxnOps is etcd's limit of compares and of operations in one transaction.
 const maxTxnOps = 128
 
+// maxBatchBytes bounds what is folded into one transaction, well below the 1.5
+// MiB that etcd accepts in a request.
+const maxBatchBytes = 512 << 10
+
 // Absent as a guard's revision demands that the key does not exist.
 const Absent int64 = 0
 
@@ -44,6 +48,15 @@ type Txn struct {
 	// lane's ledger, once per pool and etcd transaction, so that reservations in
 	// one pool share a transaction instead of colliding on its account.
 	Deltas map[string]model.Bytes
+}
+
+// size is about how many bytes the transaction writes.
+func (t *Txn) size() int {
+	n := 0
+	for i := range t.Ops {
+		n += len(t.Ops[i].key) + len(t.Ops[i].value)
+	}
+	return n
 }
 
 // Account adds a change of a pool's account.

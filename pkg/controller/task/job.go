@@ -71,7 +71,7 @@ func commit[T any, P clonable[T]](j *Job, label string, drop bool, mut func(P, *
 		}
 		var conflict *db.ErrConflict
 		if !errors.As(err, &conflict) {
-			return &storeFailure{err}
+			return failure(err)
 		}
 		was := base.CurrentTask()
 		if err := j.reload(ctx, conflict.Rev); err != nil {
@@ -148,6 +148,16 @@ func (j *Job) Commit(t *db.Txn) error {
 			return &storeFailure{werr}
 		}
 		return errMoved
+	}
+	return failure(err)
+}
+
+// failure says whether an error of a commit ends the term. One that is about the
+// transaction itself does not: it would come again with the next term, and hold
+// up everything else.
+func failure(err error) error {
+	if model.IsKind(err, model.KindInternal, model.KindInvalid) {
+		return err
 	}
 	return &storeFailure{err}
 }
