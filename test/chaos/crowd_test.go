@@ -44,8 +44,8 @@ jitter: 0.9
 seed: %d
 failures:
   - {op: create, kind: unavailable, rate: 0.02}
-  - {op: create, lost: true, rate: 0.03}
-  - {op: create, kind: exhausted, rate: 0.02}
+  - {op: create, lost: true, rate: 0.15}
+  - {op: create, kind: exhausted, rate: 0.05}
   - {op: create, kind: internal, rate: 0.02}
   - {op: clone, lost: true, rate: 0.05}
   - {op: snapshot, lost: true, rate: 0.05}

@@ -103,8 +103,9 @@ func newRig(t *testing.T, drivers []string, traced bool) (*rig, error) {
 		case "local":
 			b = c.Local(d, 20)
 		case broken:
-			// It says that it has room, and finds that it has none.
-			b.Config += "failures: [{op: create, kind: exhausted, rate: 1, message: no room after all}]\n"
+			// It says that it has room, and finds that it has none; at times
+			// only when asked again about what it has made already.
+			b.Config += "failures: [{op: create, lost: true, rate: 0.5}, {op: create, kind: exhausted, rate: 1, message: no room after all}]\n"
 		}
 		backends = append(backends, b)
 	}

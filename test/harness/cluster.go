@@ -100,7 +100,13 @@ type Dock struct {
 	// StateDir is its directory.
 	StateDir string
 	File     string
+	// Proxy, if the dock's configuration asked for it, stands before the dock.
+	Proxy *Proxy
 }
+
+// ViaProxy is a key in a dock's configuration that is for AddDock alone: osdslets
+// reach the dock through a proxy.
+const ViaProxy = "(via proxy)"
 
 // Backend is one backend of a dock.
 type Backend struct {
@@ -137,6 +143,10 @@ func (c *Cluster) AddDock(conf Config, backends ...Backend) *Dock {
 			e["config"] = WriteFile(c.T, filepath.Join(c.Dir, name+"-"+b.Name+".yaml"), []byte(b.Config))
 		}
 		list = append(list, e)
+	}
+	if _, ok := conf[ViaProxy]; ok {
+		d.Proxy = NewProxy(c.T, d.Listen)
+		conf = conf.With(Config{ViaProxy: nil, "advertise": d.Proxy.Addr})
 	}
 	base := Config{
 		"name": name, "listen": d.Listen, "admin.listen": d.Admin, "osdslets": lets, "stateDir": d.StateDir,
@@ -235,6 +245,12 @@ func (l *Let) Leader() (address string, epoch int64) {
 func (d *Dock) WaitReady() {
 	d.c.T.Helper()
 	d.c.Until(Limit, d.Name+" is ready", func() error { return d.c.ready("http://"+d.Admin+"/readyz", d.Process) })
+}
+
+// Metrics gives the dock's page of metrics.
+func (d *Dock) Metrics() (string, error) {
+	b, err := d.c.get("http://" + d.Admin + "/metrics")
+	return string(b), err
 }
 
 // errEnded ends a wait early: it cannot come true any more.
