@@ -472,6 +472,34 @@ func TestDeadDockLeavesDebt(t *testing.T) {
 	r.healthy()
 }
 
+// A dock that comes back is not kept waiting for by tasks that would try again
+// much later.
+func TestKickHurriesWaitingTasks(t *testing.T) {
+	r := newRig(t, 100*model.GiB)
+	r.dock.down.Store(true)
+	v := r.volume(1)
+	r.until(func() bool { got, _ := r.s.Volumes.Get(v.ID); return got.Task.Attempts > 0 }, "a failed try")
+	// As if it had failed many times: the next try is an hour away.
+	for {
+		got, _ := r.s.Volumes.Get(v.ID)
+		c := got.Clone()
+		c.Task.NextRun = time.Now().Add(time.Hour)
+		rev, err := r.s.Commit(context.Background(), (&db.Txn{Label: "x"}).Update(c))
+		if err == nil {
+			if err = r.s.WaitRev(context.Background(), rev); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	r.until(func() bool { p, _ := r.s.Pools.Get("p0"); return p.Status == model.StatusUnavailable }, "the dock is known to be gone")
+	r.dock.down.Store(false)
+	r.quiet()
+	if got, _ := r.s.Volumes.Get(v.ID); got.Status != model.StatusAvailable {
+		t.Fatalf("%s: %s", got.Status, got.StatusReason)
+	}
+}
+
 func TestAttachDetach(t *testing.T) {
 	r := newRig(t, 100*model.GiB)
 	v := r.volume(10)

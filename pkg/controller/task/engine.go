@@ -85,7 +85,8 @@ type Job struct {
 	dirty bool  // the record changed while the job was running
 	seen  int64 // the latest revision of the record that an event brought
 	due   time.Time
-	index int // in the timer heap, -1 if not there
+	hurry bool // the next try need not wait for its time
+	index int  // in the timer heap, -1 if not there
 	// failures that were not written to the record (conflicts with clients).
 	spins int
 	// stop ends the step under way: a user cancelled the task.
@@ -145,6 +146,7 @@ func (e *Engine) Kick() {
 	}
 	for len(e.timers) > 0 {
 		j := heap.Pop(&e.timers).(*Job)
+		j.hurry = true
 		e.enqueue(j)
 	}
 }
@@ -239,7 +241,7 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 		if !t.Active() {
 			break
 		}
-		if d := t.NextRun.Sub(e.Now()); d > 0 && !t.Cancel {
+		if d := t.NextRun.Sub(e.Now()); d > 0 && !t.Cancel && !j.hurry {
 			pause = d
 			break
 		}
@@ -247,6 +249,7 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 			again = true
 			break
 		}
+		j.hurry = false
 		err := e.step(j, h)
 		if j.gone {
 			break
