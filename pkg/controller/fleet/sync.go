@@ -19,11 +19,8 @@ func (f *Fleet) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		changed := f.Sessions.Changed()
-		if err := f.reconcile(ctx); err != nil {
-			if model.IsKind(err, model.KindStale) || ctx.Err() != nil {
-				return err
-			}
-			f.Log.WithError(err).Warn("docks and pools: trying again")
+		if err := f.Look(ctx); err != nil {
+			return err
 		}
 		select {
 		case <-changed:
@@ -32,6 +29,18 @@ func (f *Fleet) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// Look is one round of Run, before anything asks for a dock: what is resumed at
+// the start of a term then finds the docks that are there. An error means that
+// the term is to end.
+func (f *Fleet) Look(ctx context.Context) error {
+	err := f.reconcile(ctx)
+	if err != nil && !model.IsKind(err, model.KindStale) && ctx.Err() == nil {
+		f.Log.WithError(err).Warn("docks and pools: trying again")
+		return nil
+	}
+	return err
 }
 
 // reconcile writes what changed since the last time.
