@@ -110,6 +110,11 @@ func (m *memDock) DeleteVolume(_ context.Context, c fleet.Call, _ string, r driv
 			return model.Errorf(model.KindBusy, "exported")
 		}
 	}
+	for _, s := range m.snaps {
+		if s.VolumeID == r.ID {
+			return model.Errorf(model.KindBusy, "it has snapshots")
+		}
+	}
 	m.room += m.vols[r.ID].Size
 	delete(m.vols, r.ID)
 	if lost {
@@ -468,6 +473,44 @@ func TestDeadDockLeavesDebt(t *testing.T) {
 	r.quiet()
 	if r.s.Debts.Len() != 0 || len(r.dock.vols) != 0 {
 		t.Fatalf("%d debts, %d volumes on the backend", r.s.Debts.Len(), len(r.dock.vols))
+	}
+	r.healthy()
+}
+
+// A snapshot whose removal is owed keeps its volume busy on the backend: deleting
+// the volume waits for the debt instead of failing.
+func TestVolumeWaitsForWhatItsPartsOwe(t *testing.T) {
+	r := newRig(t, 100*model.GiB)
+	v := r.volume(1)
+	r.quiet()
+	now := time.Now().UTC()
+	s := &model.Snapshot{Meta: model.Meta{ID: model.NewID(), TenantID: "t", CreatedAt: now}, VolumeID: v.ID, Status: model.StatusCreating,
+		Task: model.NewTask(model.ResSnapshot, model.TaskCreate, "", "req", now)}
+	r.commit((&db.Txn{Label: "api"}).Create(s))
+	r.quiet()
+	r.dock.down.Store(true)
+	got, _ := r.s.Snapshots.Get(s.ID)
+	c := got.Clone()
+	c.Status, c.Task = model.StatusDeleting, model.NewTask(model.ResSnapshot, model.TaskDelete, got.Status, "req", time.Now())
+	r.commit((&db.Txn{Label: "api"}).Update(c))
+	r.until(func() bool { return r.s.Debts.Len() == 1 }, "a debt of the snapshot")
+	// The dock is back, but the debt is not settled yet.
+	for _, d := range r.s.Debts.All() {
+		c := d.Clone()
+		c.Task.NextRun = time.Now().Add(3 * time.Second)
+		rev, err := r.s.Commit(context.Background(), (&db.Txn{Label: "x"}).Update(c))
+		if err == nil {
+			err = r.s.WaitRev(context.Background(), rev)
+		}
+		if err != nil && !model.IsKind(err, model.KindConflict) {
+			t.Fatal(err)
+		}
+	}
+	r.dock.down.Store(false)
+	r.request(v.ID, model.TaskDelete, func(c *model.Volume) { c.Status = model.StatusDeleting })
+	r.quiet()
+	if r.s.Volumes.Len() != 0 || r.s.Debts.Len() != 0 || len(r.dock.vols) != 0 || len(r.dock.snaps) != 0 {
+		t.Fatalf("left: %d volumes, %d debts", r.s.Volumes.Len(), r.s.Debts.Len())
 	}
 	r.healthy()
 }

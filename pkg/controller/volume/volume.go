@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/osds-io/osds/pkg/controller/fleet"
 	"github.com/osds-io/osds/pkg/controller/selector"
@@ -257,6 +258,11 @@ func (h *Handler) remove(ctx context.Context, j *task.Job, v *model.Volume) erro
 		return h.drop(j, nil)
 	}
 	err := h.unmake(ctx, v)
+	// The volume had no snapshots or attachments when its deletion was accepted,
+	// but the backend may still have one that is owed.
+	if d := h.Owing(v, model.ResSnapshot, model.ResAttachment); d != nil && model.IsKind(err, model.KindBusy) {
+		return &task.Wait{For: time.Second, Reason: "a part of the volume is still to be removed first: " + d.Name + ": " + d.Reason}
+	}
 	switch {
 	case err == nil:
 		return h.drop(j, nil)
