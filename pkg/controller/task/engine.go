@@ -84,6 +84,7 @@ type Job struct {
 	state jobState
 	dirty bool  // the record changed while the job was running
 	seen  int64 // the latest revision of the record that an event brought
+	last  int64 // the revision of our own latest write of it
 	due   time.Time
 	hurry bool // the next try need not wait for its time
 	index int  // in the timer heap, -1 if not there
@@ -99,6 +100,9 @@ const (
 	queued jobState = iota
 	running
 	waiting
+	// over: the job has ended, and the watch has not shown that yet. Events of
+	// before are history by now, and must not begin the task once more.
+	over
 )
 
 type queue struct {
@@ -119,7 +123,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	stop := e.Store.OnEvent(e.onEvent)
 	defer stop()
 	for _, r := range e.Store.ActiveTasks() {
-		e.offer(r)
+		e.begin(r)
 	}
 	e.runTimers()
 	e.wg.Wait()
@@ -133,7 +137,13 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) Active() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.jobs)
+	n := 0
+	for _, j := range e.jobs {
+		if j.state != over {
+			n++
+		}
+	}
+	return n
 }
 
 // Kick makes every waiting task try again now: something it may wait for has
@@ -153,21 +163,44 @@ func (e *Engine) Kick() {
 
 func (e *Engine) onEvent(ev db.Event) {
 	r, ok := ev.Rec.(model.Tasked)
-	if !ok || ev.Type == db.Deleted {
+	if !ok {
 		return
 	}
-	if r.CurrentTask().Active() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ev.Type != db.Deleted && r.CurrentTask().Active() {
 		e.offer(r)
+	}
+	if j, ok := e.jobs[db.Key(r.Res(), r.Base().ID)]; ok {
+		j.seen = max(j.seen, ev.Rev)
+		if j.state == over && j.seen >= j.last {
+			delete(e.jobs, j.key)
+		}
 	}
 }
 
-// offer brings a record with an active task to the engine's attention.
+// begin offers a record that was active when the term began, unless an event has
+// brought it meanwhile and its task has ended by now.
+func (e *Engine) begin(r model.Tasked) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now, ok := e.Store.Tasked(r.Res(), r.Base().ID); ok && now.CurrentTask().Active() {
+		e.offer(now)
+	}
+}
+
+// offer brings a record with an active task to the engine's attention. The
+// caller holds the lock.
 func (e *Engine) offer(r model.Tasked) {
 	b := r.Base()
 	key := db.Key(r.Res(), b.ID)
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	j, ok := e.jobs[key]
+	if ok && j.state == over {
+		if b.Rev <= j.last {
+			return
+		}
+		ok = false
+	}
 	if !ok {
 		j = &Job{e: e, key: key, res: r.Res(), id: b.ID, Rec: r, index: -1}
 		e.jobs[key] = j
@@ -314,7 +347,9 @@ func (e *Engine) settle(j *Job, pause time.Duration, again bool) {
 	}
 	switch {
 	case j.gone || !j.Rec.CurrentTask().Active():
-		delete(e.jobs, j.key)
+		if j.state = over; j.seen >= j.last {
+			delete(e.jobs, j.key)
+		}
 	case pause > 0 && !again:
 		j.state, j.due = waiting, e.Now().Add(pause)
 		heap.Push(&e.timers, j)
