@@ -316,9 +316,9 @@ func (e *Engine) step(j *Job, h Handler) (err error) {
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
 	if !j.Task().Cancel {
-		e.mu.Lock()
-		j.stop = stop
-		e.mu.Unlock()
+		if !e.stoppable(j, stop) {
+			return errMoved
+		}
 		defer func() {
 			e.mu.Lock()
 			j.stop = nil
@@ -326,6 +326,21 @@ func (e *Engine) step(j *Job, h Handler) (err error) {
 		}()
 	}
 	return h.Step(ctx, j)
+}
+
+// stoppable lets a wish to cancel end the step that is about to begin. It is
+// false if one has come since the record was read; j.Rec is then the new one.
+func (e *Engine) stoppable(j *Job, stop context.CancelFunc) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if j.dirty {
+		if r, ok := e.lookup(j); ok && r.Base().Rev > j.Rec.Base().Rev && r.CurrentTask().Active() && r.CurrentTask().Cancel {
+			j.Rec = r
+			return false
+		}
+	}
+	j.stop = stop
+	return true
 }
 
 // settle decides what becomes of a job after its goroutine. The caller holds the
@@ -395,7 +410,7 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 	}
 	e.Log.WithFields(logrus.Fields{"record": j.key, "task": j.Rec.CurrentTask().ID, "step": j.Rec.CurrentTask().Step}).
 		WithError(err).Debugf("step to be tried again in %s", pause.Round(time.Millisecond))
-	next := e.Now().Add(pause)
+	next, cancelled := e.Now().Add(pause), j.Task().Cancel
 	nerr := j.note(func(t *model.Task) {
 		if w != nil {
 			t.State, t.LastError, t.ErrorKind, t.NextRun = model.TaskWaiting, w.Reason, model.KindBusy, next.UTC()
@@ -403,7 +418,10 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 		}
 		t.Missed(err, next)
 	})
-	if nerr != nil && !errors.Is(nerr, errMoved) {
+	switch {
+	case errors.Is(nerr, errMoved) && !j.gone && j.Task().Cancel && !cancelled:
+		return 0 // a user does not want to wait for the next try
+	case nerr != nil && !errors.Is(nerr, errMoved):
 		if errors.As(nerr, &se) {
 			e.end(se.err)
 		}

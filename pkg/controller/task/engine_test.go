@@ -139,3 +139,36 @@ func TestLateEventsDoNotReviveATask(t *testing.T) {
 	commitAs(t, s, (&db.Txn{Label: "x"}).Update(c))
 	await(t, s, v.ID, func(v *model.Volume) bool { return v.Task.ID == c.Task.ID && v.Task.State == model.TaskSucceeded })
 }
+
+// A wish to cancel that arrives between two steps ends the call that the second
+// one makes: it may be one that copies for an hour.
+func TestCancelBetweenSteps(t *testing.T) {
+	var s *db.Store
+	ready := make(chan struct{})
+	s = run(t, time.Now, func(ctx context.Context, j *Job) error {
+		<-ready
+		v := j.Rec.(*model.Volume)
+		switch {
+		case v.Task.Cancel:
+			return finish(j)
+		case v.Task.Step == model.StepPlace:
+			if err := Advance(j, "x", func(v *model.Volume, _ *db.Txn) error { v.Task.Begin(model.StepProvision, time.Now()); return nil }); err != nil {
+				return err
+			}
+			c := j.Rec.(*model.Volume).Clone()
+			c.Task.Cancel = true
+			commitAs(t, s, (&db.Txn{Label: "x"}).Update(c))
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return model.Errorf(model.KindUnknownOutcome, "given up")
+		case <-time.After(10 * time.Second):
+			t.Error("the long call was not ended")
+			return finish(j)
+		}
+	})
+	close(ready)
+	v := accept(t, s)
+	await(t, s, v.ID, func(v *model.Volume) bool { return v.Status == model.StatusAvailable })
+}
