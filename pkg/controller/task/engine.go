@@ -61,6 +61,10 @@ type Engine struct {
 	Release func(poolID string, n model.Bytes)
 	// Handlers by resource.
 	Handlers map[model.Resource]Handler
+	// LongestPause bounds what a task waits for its next try, whatever time its
+	// record gives: clocks are set back, and those of two leaders differ. 0
+	// means 15 s, longer than any try is put off.
+	LongestPause time.Duration
 
 	mu      sync.Mutex
 	jobs    map[string]*Job
@@ -275,7 +279,9 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 			break
 		}
 		if d := t.NextRun.Sub(e.Now()); d > 0 && !t.Cancel && !j.hurry {
-			pause = d
+			if pause = d; d > e.longestPause() {
+				pause, j.hurry = e.longestPause(), true
+			}
 			break
 		}
 		if h.Class(j.Rec).Name != q.name {
@@ -300,6 +306,13 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 	q.running--
 	e.settle(j, pause, again)
 	e.dispatch(q)
+}
+
+func (e *Engine) longestPause() time.Duration {
+	if e.LongestPause > 0 {
+		return e.LongestPause
+	}
+	return 15 * time.Second
 }
 
 // step does one step. Its context ends when a user cancels the task, so that a

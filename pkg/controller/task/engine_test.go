@@ -34,7 +34,7 @@ func run(t *testing.T, now func() time.Time, step func(ctx context.Context, j *J
 	log.SetOutput(io.Discard)
 	el := &db.Elector{Store: s, Lead: func(ctx context.Context, term *db.Term) {
 		e := &Engine{
-			Store: s, Term: term, Log: logrus.NewEntry(log), Now: now, Release: func(string, model.Bytes) {},
+			Store: s, Term: term, Log: logrus.NewEntry(log), Now: now, LongestPause: 200 * time.Millisecond, Release: func(string, model.Bytes) {},
 			Handlers: map[model.Resource]Handler{model.ResVolume: &scripted{step}},
 		}
 		_ = e.Run(ctx)
@@ -170,5 +170,16 @@ func TestCancelBetweenSteps(t *testing.T) {
 	})
 	close(ready)
 	v := accept(t, s)
+	await(t, s, v.ID, func(v *model.Volume) bool { return v.Status == model.StatusAvailable })
+}
+
+// The time of the next try was written by a clock that has been set back since,
+// or by a leader whose clock is ahead. Nothing waits for clocks to agree.
+func TestClockSetBack(t *testing.T) {
+	s := run(t, time.Now, func(ctx context.Context, j *Job) error { return finish(j) })
+	v := &model.Volume{Meta: model.Meta{ID: model.NewID(), TenantID: "t"}, Status: model.StatusCreating,
+		Task: model.NewTask(model.ResVolume, model.TaskCreate, "", "", time.Now())}
+	v.Task.NextRun = time.Now().Add(24 * time.Hour)
+	commitAs(t, s, (&db.Txn{Label: "x"}).Create(v))
 	await(t, s, v.ID, func(v *model.Volume) bool { return v.Status == model.StatusAvailable })
 }
