@@ -1,0 +1,53 @@
+package controller
+
+import (
+	"testing"
+	"time"
+
+	"github.com/osds-io/osds/pkg/db"
+	"github.com/osds-io/osds/pkg/model"
+)
+
+func (r *rig) hook(f func(op, id string) error) { r.dock.hook.Store(&f) }
+
+// A volume may grow between the reservation of its snapshot and its making. The
+// snapshot is as large as the volume is by then, and holds as much.
+func TestSnapshotOfAVolumeThatGrows(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		total model.Bytes
+		ok    bool
+	}{{"room", 100 * model.GiB, true}, {"full", 35 * model.GiB, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, c.total)
+			v := r.volume(10)
+			r.quiet()
+			grown := make(chan struct{})
+			r.hook(func(op, _ string) error {
+				if op == "CreateSnapshot" {
+					<-grown
+				}
+				return nil
+			})
+			now := time.Now().UTC()
+			x := &model.Snapshot{Meta: model.Meta{ID: model.NewID(), TenantID: "t", CreatedAt: now}, VolumeID: v.ID, PoolID: "p0", Size: 10 * model.GiB,
+				Status: model.StatusCreating, Task: model.NewTask(model.ResSnapshot, model.TaskCreate, "", "req", now)}
+			r.commit((&db.Txn{Label: "api"}).Create(x))
+			r.until(func() bool { s, _ := r.s.Snapshots.Get(x.ID); return s.Task.Step == model.StepProvision }, "the snapshot is reserved")
+			r.request(v.ID, model.TaskExtend, func(c *model.Volume) { c.Status, c.Task.NewSize = model.StatusExtending, 20*model.GiB })
+			r.until(func() bool { got, _ := r.s.Volumes.Get(v.ID); return got.Size == 20*model.GiB }, "the volume has grown")
+			close(grown)
+			r.quiet()
+			got, _ := r.s.Snapshots.Get(x.ID)
+			a, _ := r.s.Ledger.Get("p0")
+			if c.ok {
+				if got.Status != model.StatusAvailable || got.Size != 20*model.GiB || got.Reserved != 20*model.GiB || a.Reserved != 40*model.GiB {
+					t.Fatalf("%s, size %s, holds %s; the pool %s", got.Status, got.Size, got.Reserved, a.Reserved)
+				}
+			} else if got.Status != model.StatusError || got.StatusReason == "" || a.Reserved != 20*model.GiB || len(r.dock.snaps) != 0 {
+				t.Fatalf("%s (%s), holds %s; the pool %s", got.Status, got.StatusReason, got.Reserved, a.Reserved)
+			}
+			r.healthy()
+		})
+	}
+}
