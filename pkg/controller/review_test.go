@@ -51,3 +51,25 @@ func TestSnapshotOfAVolumeThatGrows(t *testing.T) {
 		})
 	}
 }
+
+// A leader that dies between marking a lost dock and marking its pools leaves
+// pools that look available. The next one finishes that.
+func TestPoolsOfALostDockAreFinished(t *testing.T) {
+	r := newRig(t, 100*model.GiB)
+	r.stop()
+	r.dock.down.Store(true)
+	d, _ := r.s.Docks.Get("d1")
+	n := d.Clone()
+	n.Status, n.Reason = model.StatusUnavailable, "no heart-beat"
+	r.commit((&db.Txn{Label: "x"}).Update(n))
+	r.start()
+	for i := 0; ; i++ {
+		if p, _ := r.s.Pools.Get("p0"); p.Status == model.StatusUnavailable && p.Reason != "" {
+			break
+		}
+		if i == 500 {
+			t.Fatal("the pool of a dock that is gone stays available")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
