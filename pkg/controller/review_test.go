@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,4 +73,34 @@ func TestPoolsOfALostDockAreFinished(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// Tries that found no dock say nothing about what the dock means by its first
+// answer: only refusals count against a step.
+func TestOutageDoesNotCountAsRefusals(t *testing.T) {
+	r := newRig(t, 100*model.GiB)
+	v := r.volume(10)
+	r.quiet()
+	var calls atomic.Int64
+	r.hook(func(op, _ string) error {
+		if op != "DeleteVolume" {
+			return nil
+		}
+		switch calls.Add(1) {
+		case 1:
+			return model.Errorf(model.KindBusy, "an export is still being ended")
+		}
+		return nil
+	})
+	r.request(v.ID, model.TaskDelete, func(c *model.Volume) {
+		c.Status = model.StatusDeleting
+		for range 20 { // as an outage leaves it
+			c.Task.Missed(model.Errorf(model.KindUnavailable, "no dock"), time.Now())
+		}
+	})
+	r.quiet()
+	if got, ok := r.s.Volumes.Get(v.ID); ok {
+		t.Fatalf("%s: %s", got.Status, got.StatusReason)
+	}
+	r.healthy()
 }
