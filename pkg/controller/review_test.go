@@ -104,3 +104,27 @@ func TestOutageDoesNotCountAsRefusals(t *testing.T) {
 	}
 	r.healthy()
 }
+
+// A volume whose growth went wrong stays errorExtending when the next try ends
+// before it began: nobody knows yet how large it is on the backend.
+func TestRefusedGrowthKeepsErrorExtending(t *testing.T) {
+	r := newRig(t, 100*model.GiB)
+	v := r.volume(10)
+	r.quiet()
+	got, _ := r.s.Volumes.Get(v.ID)
+	c := got.Clone()
+	c.Status, c.StatusReason = model.StatusErrorExtending, "who knows"
+	r.commit((&db.Txn{Label: "x"}).Update(c))
+	r.request(v.ID, model.TaskExtend, func(c *model.Volume) { c.Status, c.Task.NewSize = model.StatusExtending, 500*model.GiB })
+	r.quiet()
+	if got, _ = r.s.Volumes.Get(v.ID); got.Status != model.StatusErrorExtending || got.StatusReason == "" {
+		t.Fatalf("%s: %s", got.Status, got.StatusReason)
+	}
+	// The way out is open: a growth that fits.
+	r.request(v.ID, model.TaskExtend, func(c *model.Volume) { c.Status, c.Task.NewSize = model.StatusExtending, 20*model.GiB })
+	r.quiet()
+	if got, _ = r.s.Volumes.Get(v.ID); got.Status != model.StatusAvailable || got.Size != 20*model.GiB {
+		t.Fatalf("%s: %s", got.Status, got.StatusReason)
+	}
+	r.healthy()
+}
