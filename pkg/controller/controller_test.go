@@ -38,6 +38,8 @@ type memDock struct {
 	// was done.
 	trouble atomic.Int64 // per mille
 	down    atomic.Bool
+	// hook, if set, is called before a call is done and may hold or refuse it.
+	hook    atomic.Pointer[func(op, id string) error]
 	calls   atomic.Int64
 	changed chan struct{}
 	total   model.Bytes
@@ -74,9 +76,20 @@ func (m *memDock) enter(c fleet.Call, object string) (lost bool, err error) {
 	return false, nil
 }
 
+// asked calls the hook.
+func (m *memDock) asked(op, id string) error {
+	if h := m.hook.Load(); h != nil {
+		return (*h)(op, id)
+	}
+	return nil
+}
+
 var errLost = model.Errorf(model.KindUnknownOutcome, "injected: the answer was lost")
 
 func (m *memDock) CreateVolume(_ context.Context, c fleet.Call, _ string, r drivers.CreateVolume) (drivers.Volume, error) {
+	if err := m.asked("CreateVolume", r.ID); err != nil {
+		return drivers.Volume{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.ID)
@@ -99,6 +112,9 @@ func (m *memDock) CreateVolume(_ context.Context, c fleet.Call, _ string, r driv
 }
 
 func (m *memDock) DeleteVolume(_ context.Context, c fleet.Call, _ string, r drivers.VolumeRef) error {
+	if err := m.asked("DeleteVolume", r.ID); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.ID)
@@ -137,6 +153,9 @@ func (m *memDock) GetVolume(_ context.Context, c fleet.Call, _ string, r drivers
 }
 
 func (m *memDock) ExpandVolume(_ context.Context, c fleet.Call, _ string, r drivers.VolumeRef, size model.Bytes) (drivers.Volume, error) {
+	if err := m.asked("ExpandVolume", r.ID); err != nil {
+		return drivers.Volume{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.ID)
@@ -169,6 +188,9 @@ func (m *memDock) RevertVolume(_ context.Context, c fleet.Call, _ string, r driv
 }
 
 func (m *memDock) CreateSnapshot(_ context.Context, c fleet.Call, _ string, r drivers.CreateSnapshot) (drivers.Snapshot, error) {
+	if err := m.asked("CreateSnapshot", r.ID); err != nil {
+		return drivers.Snapshot{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.ID)
@@ -216,6 +238,9 @@ func (m *memDock) Export(_ context.Context, c fleet.Call, _ string, r drivers.Ex
 }
 
 func (m *memDock) Unexport(_ context.Context, c fleet.Call, _ string, r drivers.ExportRef) error {
+	if err := m.asked("Unexport", r.AttachmentID); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.AttachmentID)

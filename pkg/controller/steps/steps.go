@@ -61,13 +61,14 @@ const (
 )
 
 // Judge decides about a dock's error. Unavailable and unknown outcomes are
-// always tried again: the next try looks. Unclear ones are, a few times.
+// always tried again: the next try looks. Unclear ones are, a few times; an
+// outage before does not count.
 func (b *Base) Judge(t *model.Task, err error) Verdict {
 	switch model.KindOf(err) {
 	case model.KindUnavailable, model.KindUnknownOutcome, model.KindStale:
 		return Retry
 	case model.KindBusy, model.KindInternal, model.KindConflict:
-		if t.Attempts+1 < b.Limits.Attempts {
+		if t.Refusals+1 < b.Limits.Attempts {
 			return Retry
 		}
 	}
