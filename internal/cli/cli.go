@@ -254,10 +254,10 @@ func (a *app) fix(k model.Kind) string {
 	case model.KindUnauthenticated:
 		return "set OSDS_TOKEN to a valid token"
 	case model.KindDenied:
-		return "this needs other rights: check --tenant or OPENSDS_TENANT_ID, or ask an administrator"
+		return "this needs other rights: check --tenant or OSDS_TENANT_ID, or ask an administrator"
 	case model.KindUnavailable:
 		if a.c != nil {
-			return "is the server running at " + a.c.Endpoint() + "? Set OPENSDS_ENDPOINT or --server to where it is"
+			return "is the server running at " + a.c.Endpoint() + "? Set OSDS_ENDPOINT or --server to where it is"
 		}
 	case model.KindUnknownOutcome:
 		return "look whether it was done before you repeat it"
