@@ -449,6 +449,8 @@ func TestServerRefuses(t *testing.T) {
 		{507, `{"code":507,"message":"pool is full","kind":"exhausted","requestId":"r1"}`,
 			"ERROR: pool is full\n  fix: see the pools with 'osdsctl pool explain', and what fits with 'osdsctl volume plan'\n  request id: r1\n"},
 		{500, `{"code":500,"message":"oh \u001b[31mno","requestId":"r1"}`, "ERROR: oh ?[31mno\n  request id: r1\n"},
+		{503, `{"code":503,"message":"the store is full","kind":"unavailable","requestId":"r2"}`,
+			"ERROR: the store is full\n  fix: nothing was done: repeat it when the server is well again; its /readyz and its log say more\n  request id: r2\n"},
 		{401, `{"code":401,"message":"token expired"}`, "ERROR: token expired\n  fix: set OSDS_TOKEN to a valid token\n"},
 	} {
 		code, body = x.code, x.body
