@@ -256,6 +256,9 @@ func TestDaemon(t *testing.T) {
 		code, b := get("/readyz")
 		return code == 200 && json.Unmarshal(b, &body) == nil && body.Ready
 	})
+	if _, b := get("/metrics"); !strings.Contains(string(b), `osds_certificate_expires_timestamp_seconds{certificate="tls"}`) {
+		t.Error("the certificate's end is not in the metrics")
+	}
 	if code, b := get("/metrics"); code != 200 || !strings.Contains(string(b), `osds_dock_calls_total{code="ok",op="createVolume"} 1`) {
 		t.Errorf("metrics: %d", code)
 	}

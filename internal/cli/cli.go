@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -209,6 +210,10 @@ func (a *app) report(ctx context.Context, err error) int {
 		fix := a.fix(model.KindOf(err))
 		if model.KindOf(err) == model.KindUnavailable && a.c != nil {
 			fix = "is the server running at " + a.c.Endpoint() + "? Set OSDS_ENDPOINT or --server to where it is"
+		}
+		var untrusted *tls.CertificateVerificationError
+		if errors.As(err, &untrusted) {
+			fix = "name the authority of the server's certificate with OSDS_CACERT or --ca, and the server by a name that is in it"
 		}
 		a.detail("fix", fix)
 		return ExitUnreachable

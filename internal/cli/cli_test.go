@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -470,6 +471,17 @@ func TestUnreachable(t *testing.T) {
 	_ = l.Close()
 	r := runWith(t.Context(), nil, "", "volume", "list", "--server", addr)
 	if r.code != ExitUnreachable || !strings.Contains(r.err, "cannot reach the server at http://"+addr) || !strings.Contains(r.err, "fix: is the server running") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestUntrustedServer(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	r := runWith(t.Context(), nil, "", "volume", "list", "--server", s.URL)
+	if r.code != ExitUnreachable || !strings.Contains(r.err, "certificate") || !strings.Contains(r.err, "fix: name the authority of the server's certificate with OSDS_CACERT") {
 		t.Errorf("%+v", r)
 	}
 }

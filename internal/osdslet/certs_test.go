@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -102,6 +103,17 @@ func TestTheRESTCertificateIsReloaded(t *testing.T) {
 	}
 	if got := serial(); got.Cmp(first) != 0 {
 		t.Fatalf("shows %s, want %s", got, first)
+	}
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	defer web.CloseIdleConnections()
+	res, err := web.Get("https://" + at + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if err != nil || !strings.Contains(string(page), `osds_certificate_expires_timestamp_seconds{certificate="api.cert"}`) {
+		t.Errorf("%v: the certificate's end is not in the metrics", err)
 	}
 	second := webPair(t, c, ca)
 	for end := time.Now().Add(30 * time.Second); serial().Cmp(second) != 0; time.Sleep(50 * time.Millisecond) {

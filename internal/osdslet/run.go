@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -89,10 +90,7 @@ func (d *daemon) loadCertificates() (err error) {
 	if d.id, d.webID, err = d.c.certificates(); err != nil {
 		return err
 	}
-	for what, id := range map[string]*tlsconf.Identity{"tls": d.id, "api.cert": d.webID} {
-		if id == nil {
-			continue
-		}
+	for what, id := range d.identities() {
 		log := d.log.WithField("certificate", what)
 		id.OnReload = func(err error) {
 			if err != nil {
@@ -103,6 +101,13 @@ func (d *daemon) loadCertificates() (err error) {
 		}
 	}
 	return nil
+}
+
+// identities are the certificates in use, by their key in the configuration.
+func (d *daemon) identities() map[string]*tlsconf.Identity {
+	all := map[string]*tlsconf.Identity{"tls": d.id, "api.cert": d.webID}
+	maps.DeleteFunc(all, func(_ string, id *tlsconf.Identity) bool { return id == nil })
+	return all
 }
 
 func (d *daemon) openStore(ctx context.Context) (*db.Store, error) {
@@ -176,6 +181,9 @@ func (d *daemon) serve(ctx context.Context, apiLis, regLis net.Listener) error {
 		Limits: steps.Limits{Create: cc.Create, Place: cc.Place, Debt: cc.Debt, Call: cc.Call, LongCall: cc.LongCall, Attempts: cc.Attempts, PerDock: cc.PerDock},
 	})
 	metrics := obs.NewRegistry()
+	for what, id := range d.identities() {
+		metrics.MustRegister(obs.CertificateExpiry(what, id.Expires))
+	}
 	handler := api.New(api.Deps{
 		Store: d.store, Planner: &controller.Planner{Store: d.store, Now: time.Now},
 		Doctor: &doctor.Doctor{Store: d.store, Dialer: dialer{d.docks}, Now: time.Now, ClusterID: func() string { return cluster }},
