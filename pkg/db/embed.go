@@ -137,7 +137,7 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, model.Errorf(model.KindBusy, "data directory %s is in use by another osdslet (%v); stop it or choose another --data-dir", dir, err)
+		return nil, model.Errorf(model.KindBusy, "data directory %s is in use by another osdslet (%v); stop it or choose another --dataDir", dir, err)
 	}
 	return f, nil
 }
