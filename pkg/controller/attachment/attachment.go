@@ -181,10 +181,11 @@ func (h *Handler) undo(ctx context.Context, j *task.Job, a *model.Attachment) er
 }
 
 func (h *Handler) owe(t *db.Txn, a *model.Attachment, why string) error {
-	return h.Owe(t, &model.Debt{
-		Meta: model.Meta{TenantID: a.TenantID}, PoolID: h.pool(a), Resource: model.ResAttachment,
-		ObjectID: a.ID, VolumeID: a.VolumeID, Reason: why,
-	})
+	d := &model.Debt{Meta: model.Meta{TenantID: a.TenantID}, Resource: model.ResAttachment, ObjectID: a.ID, VolumeID: a.VolumeID, Reason: why}
+	if v, ok := h.Store.Volumes.Get(a.VolumeID); ok {
+		d.PoolID, d.BackendData = v.PoolID, v.BackendData
+	}
+	return h.Owe(t, d)
 }
 
 func (h *Handler) detach(ctx context.Context, j *task.Job, a *model.Attachment) error {
