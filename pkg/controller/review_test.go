@@ -203,3 +203,34 @@ func TestCancelledGrowthDoesNotWaitForADeadDock(t *testing.T) {
 	}
 	r.healthy()
 }
+
+// The end of one attachment must not make a volume available that another is
+// being made of: it would be grown as if nobody used it.
+func TestDetachWhileAnotherAttaches(t *testing.T) {
+	r := newRig(t, 100*model.GiB)
+	v := r.volume(10)
+	r.quiet()
+	now := time.Now().UTC()
+	old := &model.Attachment{Meta: model.Meta{ID: model.NewID(), TenantID: "t", CreatedAt: now}, VolumeID: v.ID, HostID: "host",
+		Status: model.StatusDeleting, Task: model.NewTask(model.ResAttachment, model.TaskDelete, model.StatusError, "req", now)}
+	held := make(chan struct{})
+	r.hook(func(op, _ string) error {
+		if op == "Export" {
+			<-held
+		}
+		return nil
+	})
+	a := r.attach(v.ID)
+	r.commit((&db.Txn{Label: "api"}).Create(old))
+	r.until(func() bool { _, ok := r.s.Attachments.Get(old.ID); return !ok }, "the failed attachment is deleted")
+	if got, _ := r.s.Volumes.Get(v.ID); got.Status != model.StatusAttaching {
+		t.Errorf("the volume is %s while it is being exported", got.Status)
+	}
+	close(held)
+	r.quiet()
+	got, _ := r.s.Volumes.Get(v.ID)
+	if at, _ := r.s.Attachments.Get(a.ID); got.Status != model.StatusInUse || at.Status != model.StatusAvailable {
+		t.Errorf("in the end the volume is %s, the attachment %s", got.Status, at.Status)
+	}
+	r.healthy()
+}

@@ -95,13 +95,12 @@ func (h *Handler) export(ctx context.Context, a *model.Attachment, v *model.Volu
 }
 
 // follow brings the volume's status in line with its attachments: in use while
-// any other than this one is live, or this one is.
+// this one is live, else what the others say.
 func (h *Handler) follow(t *db.Txn, a *model.Attachment, live bool) error {
 	v, ok := h.Store.Volumes.Get(a.VolumeID)
 	if !ok {
 		return nil
 	}
-	want := model.StatusAvailable
 	switch v.Status {
 	case model.StatusAttaching, model.StatusInUse, model.StatusAvailable:
 	default:
@@ -110,7 +109,8 @@ func (h *Handler) follow(t *db.Txn, a *model.Attachment, live bool) error {
 		t.Update(v.Clone())
 		return nil
 	}
-	if live || h.others(a) {
+	want := h.Attached(v.ID, a.ID)
+	if live {
 		want = model.StatusInUse
 	}
 	if v.Status == want {
@@ -124,17 +124,6 @@ func (h *Handler) follow(t *db.Txn, a *model.Attachment, live bool) error {
 	c.Status, c.UpdatedAt = want, h.Now().UTC()
 	t.Update(c)
 	return nil
-}
-
-// others says whether the volume has another attachment that is, or may be,
-// live.
-func (h *Handler) others(a *model.Attachment) bool {
-	for _, x := range h.Store.Attachments.Where("volumeId", a.VolumeID, 0) {
-		if x.ID != a.ID && x.Status != model.StatusError && x.Status != model.StatusCreating {
-			return true
-		}
-	}
-	return false
 }
 
 func (h *Handler) giveUp(j *task.Job, err error) error {
