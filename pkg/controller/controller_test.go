@@ -219,6 +219,9 @@ func (m *memDock) DeleteSnapshot(_ context.Context, c fleet.Call, _ string, r dr
 }
 
 func (m *memDock) Export(_ context.Context, c fleet.Call, _ string, r drivers.Export) (model.Connection, error) {
+	if err := m.asked("Export", r.AttachmentID); err != nil {
+		return model.Connection{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.AttachmentID)

@@ -153,5 +153,22 @@ func (b *Base) Owe(t *db.Txn, d *model.Debt) error {
 	return nil
 }
 
+// Attached is the status that a volume has by its attachments other than one: in
+// use while one of them is, or may be, live; attaching while one is being made,
+// whose end writes the volume again; else available.
+func (b *Base) Attached(volumeID, except string) model.Status {
+	s := model.StatusAvailable
+	for _, a := range b.Store.Attachments.Where("volumeId", volumeID, 0) {
+		switch {
+		case a.ID == except, a.Status == model.StatusError:
+		case a.Status == model.StatusCreating:
+			s = model.StatusAttaching
+		default:
+			return model.StatusInUse
+		}
+	}
+	return s
+}
+
 // Cancelled is the reason of a record whose create a user cancelled.
 const Cancelled = "cancelled by the user"

@@ -419,7 +419,9 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 	var w *Wait
 	pause := backoff(j.Rec.CurrentTask().Attempts)
 	if errors.As(err, &w) {
-		pause = w.For
+		// Each look is a write. What has waited for long, for a host that is
+		// dead perhaps, is looked at less often.
+		pause = max(w.For, min(e.Now().Sub(j.Task().CreatedAt)/10, 10*time.Second))
 	}
 	e.Log.WithFields(logrus.Fields{"record": j.key, "task": j.Rec.CurrentTask().ID, "step": j.Rec.CurrentTask().Step}).
 		WithError(err).Debugf("step to be tried again in %s", pause.Round(time.Millisecond))

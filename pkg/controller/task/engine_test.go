@@ -183,3 +183,23 @@ func TestClockSetBack(t *testing.T) {
 	commitAs(t, s, (&db.Txn{Label: "x"}).Create(v))
 	await(t, s, v.ID, func(v *model.Volume) bool { return v.Status == model.StatusAvailable })
 }
+
+// What waits for something for long is looked at, and written, less often: it
+// may wait for days for a host that is gone.
+func TestLongWaitsAreLookedAtSeldom(t *testing.T) {
+	s := run(t, time.Now, func(context.Context, *Job) error { return &Wait{For: time.Second, Reason: "a dead host"} })
+	v := &model.Volume{Meta: model.Meta{ID: model.NewID(), TenantID: "t"}, Status: model.StatusCreating,
+		Task: model.NewTask(model.ResVolume, model.TaskCreate, "", "", time.Now().Add(-24*time.Hour))}
+	commitAs(t, s, (&db.Txn{Label: "x"}).Create(v))
+	w := accept(t, s) // has just begun
+	for _, c := range []struct {
+		id       string
+		from, to time.Duration
+	}{{v.ID, 9 * time.Second, 15 * time.Second}, {w.ID, 0, 2 * time.Second}} {
+		await(t, s, c.id, func(v *model.Volume) bool { return v.Task.State == model.TaskWaiting })
+		got, _ := s.Volumes.Get(c.id)
+		if d := got.Task.NextRun.Sub(got.UpdatedAt); d < c.from || d > c.to {
+			t.Errorf("waits %s, want %s to %s", d, c.from, c.to)
+		}
+	}
+}

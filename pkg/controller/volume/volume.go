@@ -329,14 +329,7 @@ func (h *Handler) back(j *task.Job, label string, err error, release bool) error
 	})
 }
 
-// settled is the status a volume goes back to: in use while it has a live
-// attachment. A detach at the same time writes the volume too, so that one of
-// the two transactions is built again.
-func (h *Handler) settled(v *model.Volume) model.Status {
-	for _, a := range h.Store.Attachments.Where("volumeId", v.ID, 0) {
-		if a.Status != model.StatusError && a.Status != model.StatusCreating {
-			return model.StatusInUse
-		}
-	}
-	return model.StatusAvailable
-}
+// settled is the status a volume goes back to, by its attachments. A detach at
+// the same time writes the volume too, so that one of the two transactions is
+// built again.
+func (h *Handler) settled(v *model.Volume) model.Status { return h.Attached(v.ID, "") }
