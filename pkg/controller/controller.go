@@ -98,6 +98,12 @@ func (k *Controller) lead(ctx context.Context, term *db.Term) {
 	fl.Back = eng.Kick
 	stop := fl.Start()
 	defer stop()
+	if err := fl.Look(ctx); err != nil {
+		if ctx.Err() == nil {
+			log.WithError(err).Warn("the term of leadership ends early")
+		}
+		return
+	}
 	k.engine.Store(eng)
 	defer k.engine.Store(nil)
 	g, gctx := errgroup.WithContext(ctx)

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/osds-io/osds/pkg/client"
 	"github.com/osds-io/osds/pkg/model"
@@ -16,40 +15,32 @@ import (
 )
 
 // deposed makes a cluster of two osdslets on an etcd of its own. The first leads,
-// and stalls for a while wherever it reaches a fault point; the second has faults
-// of its own.
-func deposed(t *testing.T, first, second string) (c *harness.Cluster, old, next *harness.Let, a *harness.API) {
+// and reaches etcd through a proxy; the second has faults. Clients use the second.
+func deposed(t *testing.T, faults string, backend harness.Backend) (c *harness.Cluster, old, next *harness.Let, etcd *harness.Proxy, a *harness.API) {
 	t.Helper()
 	c = suite.NewCluster(t)
 	e := c.StartEtcd()
-	conf := harness.Quick().With(e.Config())
-	old, next = c.AddLet(conf), c.AddLet(conf)
-	old.SetFaults(first)
-	next.SetFaults(second)
-	c.AddDock(harness.Config{harness.ViaProxy: true}, harness.Sample("s", 100))
+	etcd = e.Proxy()
+	old, next = c.AddLet(harness.Quick().With(e.Via(etcd))), c.AddLet(harness.Quick().With(e.Config()))
+	next.SetFaults(faults)
+	c.AddDock(harness.Config{harness.ViaProxy: true}, backend)
 	c.Must(old.Start())
-	c.Until(harness.Limit, "the first leads", func() error {
-		if l, _ := old.Leader(); l != old.API {
-			return errorf("%q leads", l)
-		}
-		return nil
-	})
+	leads(c, old)
 	c.Must(next.Start())
 	next.WaitReady()
 	c.Must(c.Docks[0].Start())
 	a = c.Client(client.Config{}, next)
 	a.WaitPools(1)
 	a.Setup()
-	return c, old, next, a
+	return c, old, next, etcd, a
 }
 
-// takeOver stalls the leader until the other one leads.
-func takeOver(t *testing.T, c *harness.Cluster, old, next *harness.Let) {
-	t.Helper()
-	c.Must(old.Pause())
-	c.Until(harness.Limit, "the other one leads", func() error {
-		if l, _ := next.Leader(); l != next.API {
-			return errorf("%q leads", l)
+// leads waits until an osdslet says that it leads.
+func leads(c *harness.Cluster, l *harness.Let) {
+	c.T.Helper()
+	c.Until(harness.Limit, l.Name+" leads", func() error {
+		if who, _ := l.Leader(); who != l.API {
+			return errorf("%q leads", who)
 		}
 		return nil
 	})
@@ -139,9 +130,10 @@ func late(t *testing.T, c *harness.Cluster, a *harness.API, ids []string) {
 // knows of.
 func TestDeposedLeaderCalls(t *testing.T) {
 	t.Parallel()
-	c, old, next, a := deposed(t, "", "")
+	c, old, next, _, a := deposed(t, "", harness.Sample("s", 100))
 	ids := held(t, c, a, 20)
-	takeOver(t, c, old, next)
+	c.Must(old.Pause())
+	leads(c, next)
 	late(t, c, a, ids)
 	c.Must(old.Resume())
 	old.WaitReady()
@@ -165,40 +157,36 @@ func TestLateCalls(t *testing.T) {
 	late(t, c, a, held(t, c, a, 20))
 }
 
-// TestDeposedLeaderWrites: a leader that was stalled just before it wrote to the
-// store wakes up while another is at the same record and has changed the ledger
-// since. Its transaction, with the ledger as it knew it, must not hold.
+// TestDeposedLeaderWrites: a transaction of a leader reaches the store only when
+// another one leads, is at the same record, and has changed the ledger since. With
+// the ledger as the old leader knew it, it must not hold.
 func TestDeposedLeaderWrites(t *testing.T) {
 	t.Parallel()
-	const stall = 6 * time.Second
-	point := "db.volume.drop.before"
-	c, old, next, a := deposed(t, fmt.Sprintf("sleep:%s:%s", stall, point), fmt.Sprintf("sleep:%s:%s", 3*stall, point))
+	slow := harness.Sample("s", 100)
+	slow.Config += "latency: {delete: 1s}\n" // shorter than a lease
+	// The new leader comes to the same point, and stays there until the late
+	// transaction has come.
+	c, old, next, etcd, a := deposed(t, "sleep:20s:db.volume.drop.before", slow)
 	v := a.Volume(wire.VolumeSpec{Name: "v", Size: 5})
 	if err := a.Volumes.Delete(a.Ctx(), v.ID); err != nil {
 		t.Fatal(err)
 	}
-	c.Until(harness.Limit, "the dock has deleted it", func() error {
-		if n := metric(t, c, "osds_dock_calls_total", `op="deleteVolume"`); n != 1 {
+	c.Until(harness.Limit, "the dock is deleting it", func() error {
+		if n := metric(t, c, "osds_dock_calls_in_flight", ""); n != 1 {
 			return errorf("%d calls", n)
 		}
 		return nil
 	})
-	asleep := time.Now()
-	takeOver(t, c, old, next)
+	etcd.Hold() // with the transaction that follows, and the lease
+	leads(c, next)
 	const more = 4
 	for i := range more {
 		a.Volume(wire.VolumeSpec{Name: fmt.Sprintf("w%d", i), Size: 1})
 	}
-	c.Until(harness.Limit, "the stalled transaction is due", func() error {
-		if time.Since(asleep) < stall {
-			return errorf("not yet")
-		}
-		return nil
-	})
 	if got := a.GetVolume(v.ID); got.Status != model.StatusDeleting {
 		t.Fatalf("the new leader was quicker than it should be here: %s", got.Status)
 	}
-	c.Must(old.Resume())
+	t.Logf("%d bytes come late", etcd.Release())
 	old.WaitReady()
 	a.Gone(model.ResVolume, v.ID)
 	a.Quiet(harness.Limit)

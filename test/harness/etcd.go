@@ -63,6 +63,14 @@ func (e *Etcd) Config() Config {
 	}
 }
 
+// Via gives the same for an osdslet that reaches it through a proxy.
+func (e *Etcd) Via(p *Proxy) Config {
+	return e.Config().With(Config{"etcd.endpoints": []string{"https://" + p.Addr}})
+}
+
+// Proxy makes a proxy before it.
+func (e *Etcd) Proxy() *Proxy { return NewProxy(e.c.T, e.client) }
+
 // enableAuth makes the user and has etcd ask for it.
 func (e *Etcd) enableAuth() {
 	c := e.c

@@ -55,7 +55,7 @@ func (h *Handler) attach(ctx context.Context, j *task.Job, a *model.Attachment) 
 	}
 	// An export that could not be ended yet may still be live: a new one must
 	// wait for it.
-	if d := h.oldExport(v); d != nil {
+	if d := h.Owing(v, model.ResAttachment); d != nil {
 		return &task.Wait{For: time.Second, Reason: "an earlier export of the volume is still to be ended: " + d.Reason}
 	}
 	conn, err := h.export(ctx, a, v, host)
@@ -70,15 +70,6 @@ func (h *Handler) attach(ctx context.Context, j *task.Job, a *model.Attachment) 
 		a.Task.End(model.TaskSucceeded, h.Now())
 		return h.follow(t, a, true)
 	})
-}
-
-func (h *Handler) oldExport(v *model.Volume) *model.Debt {
-	for _, d := range h.Store.Debts.Where("poolId", v.PoolID, 0) {
-		if d.Resource == model.ResAttachment && d.VolumeID == v.ID {
-			return d
-		}
-	}
-	return nil
 }
 
 func (h *Handler) export(ctx context.Context, a *model.Attachment, v *model.Volume, host *model.Host) (model.Connection, error) {

@@ -66,7 +66,7 @@ func commit[T any, P clonable[T]](j *Job, label string, drop bool, mut func(P, *
 			n := new(T)
 			*n = *c // the cache serves c's parts; its Rev is ours to set
 			P(n).Base().Rev = rev
-			j.Rec, j.gone = P(n), drop
+			j.Rec, j.gone, j.last = P(n), drop, rev
 			return nil
 		}
 		var conflict *db.ErrConflict

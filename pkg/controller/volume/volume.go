@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/osds-io/osds/pkg/controller/fleet"
 	"github.com/osds-io/osds/pkg/controller/selector"
@@ -257,6 +258,11 @@ func (h *Handler) remove(ctx context.Context, j *task.Job, v *model.Volume) erro
 		return h.drop(j, nil)
 	}
 	err := h.unmake(ctx, v)
+	// The volume had no snapshots or attachments when its deletion was accepted,
+	// but the backend may still have one that is owed.
+	if d := h.Owing(v, model.ResSnapshot, model.ResAttachment); d != nil && model.IsKind(err, model.KindBusy) {
+		return &task.Wait{For: time.Second, Reason: "a part of the volume is still to be removed first: " + d.Name + ": " + d.Reason}
+	}
 	switch {
 	case err == nil:
 		return h.drop(j, nil)
@@ -304,14 +310,20 @@ func (h *Handler) end(v *model.Volume, s model.Status, err error) {
 	v.Task.EndWith(err, h.Now())
 }
 
-// back ends a task that failed without effect: the volume is as it was before.
+// back ends a task that failed without effect: the volume is as it was before,
+// with the error of an earlier task that nobody has looked into yet, unless the
+// backend has just been asked (release).
 func (h *Handler) back(j *task.Job, label string, err error, release bool) error {
 	return task.Advance(j, label, func(v *model.Volume, t *db.Txn) error {
 		if release {
 			t.Account(v.PoolID, v.Size-v.Reserved)
 			v.Reserved = v.Size
 		}
-		h.end(v, h.settled(v), err)
+		was := h.settled(v)
+		if v.Task.PrevStatus.Failed() && !release {
+			was = v.Task.PrevStatus
+		}
+		h.end(v, was, err)
 		v.StatusReason = fmt.Sprintf("the last %s failed: %v", v.Task.Kind, err)
 		return nil
 	})
