@@ -97,6 +97,9 @@ func (m *memDock) CreateVolume(_ context.Context, c fleet.Call, _ string, r driv
 		return drivers.Volume{}, err
 	}
 	v, ok := m.vols[r.ID]
+	if ok && v.Size != r.Size {
+		return drivers.Volume{}, model.Errorf(model.KindExists, "volume %s exists with another size", r.ID)
+	}
 	if !ok {
 		if r.Size > m.room {
 			return v, model.Errorf(model.KindExhausted, "no space left on device")
@@ -541,6 +544,30 @@ func TestVolumeWaitsForWhatItsPartsOwe(t *testing.T) {
 		t.Fatalf("left: %d volumes, %d debts", r.s.Volumes.Len(), r.s.Debts.Len())
 	}
 	r.healthy()
+}
+
+// An id that the backend has for something else (the store was restored, say)
+// fails the create, and leaves what is there alone.
+func TestForeignObjectIsNotUndone(t *testing.T) {
+	r := newRig(t, 100*model.GiB)
+	now := time.Now().UTC()
+	id := model.NewID()
+	r.dock.mu.Lock()
+	r.dock.vols[id] = drivers.Volume{ID: id, Size: 7 * model.GiB, ClusterID: "c1"}
+	r.dock.mu.Unlock()
+	r.commit((&db.Txn{Label: "api"}).Create(&model.Volume{Meta: model.Meta{ID: id, TenantID: "t", Name: "v", CreatedAt: now}, Size: model.GiB,
+		AvailabilityZone: "default", Status: model.StatusCreating, ProfileID: "prof", Task: model.NewTask(model.ResVolume, model.TaskCreate, "", "req", now)}))
+	r.quiet()
+	got, _ := r.s.Volumes.Get(id)
+	if got.Status != model.StatusError || got.Reserved != 0 || got.StatusReason == "" {
+		t.Errorf("%+v", got)
+	}
+	if r.dock.vols[id].Size != 7*model.GiB {
+		t.Error("what was there has been deleted")
+	}
+	if a, ok := r.s.Ledger.Get("p0"); ok && a.Reserved != 0 {
+		t.Errorf("%s stay reserved", a.Reserved)
+	}
 }
 
 // A dock that comes back is not kept waiting for by tasks that would try again

@@ -85,6 +85,9 @@ func (h *Handler) provision(ctx context.Context, j *task.Job, s *model.Snapshot)
 		if h.Judge(s.Task, err) == steps.Retry && h.Now().Sub(s.Task.CreatedAt) < h.Limits.Create {
 			return err
 		}
+		if model.IsKind(err, model.KindExists) {
+			return h.foreign(j, err)
+		}
 		return h.giveUp(j, err)
 	}
 	var full error
@@ -137,6 +140,17 @@ func (h *Handler) make(ctx context.Context, s *model.Snapshot) (drivers.Snapshot
 	return tg.CreateSnapshot(ctx, h.Fleet.Call(s.Task), tg.Backend, drivers.CreateSnapshot{
 		ID: s.ID, Name: s.Name, TenantID: s.TenantID, ClusterID: h.Fleet.ClusterID,
 		Volume: drivers.VolumeRef{ID: v.ID, Pool: tg.Pool.Name, BackendData: v.BackendData},
+	})
+}
+
+// foreign ends a create whose id the backend has for something else: that is not
+// ours to undo, only the reservation is given back.
+func (h *Handler) foreign(j *task.Job, err error) error {
+	return task.Advance(j, "snapshot.foreign", func(s *model.Snapshot, t *db.Txn) error {
+		t.Account(s.PoolID, -s.Reserved)
+		s.PoolID, s.Reserved = "", 0
+		h.close(s, model.StatusError, err)
+		return nil
 	})
 }
 

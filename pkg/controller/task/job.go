@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/model"
@@ -79,6 +80,14 @@ func commit[T any, P clonable[T]](j *Job, label string, drop bool, mut func(P, *
 		}
 		if j.gone {
 			return errMoved
+		}
+		if j.Rec.Base().Rev == base.Base().Rev {
+			// Not this record, but another one that the change depends on, or
+			// the epoch: do not run in circles until that is known here.
+			select {
+			case <-time.After(time.Duration(tries+1) * 10 * time.Millisecond):
+			case <-ctx.Done():
+			}
 		}
 		now := j.Rec.CurrentTask()
 		if tries >= 20 || now == nil || now.ID != was.ID || now.Step != was.Step || now.Cancel != was.Cancel || !now.Active() {

@@ -145,6 +145,9 @@ func (h *Handler) provision(ctx context.Context, j *task.Job, v *model.Volume) e
 		if h.Judge(v.Task, err) == steps.Retry && h.Now().Sub(v.Task.CreatedAt) < h.Limits.Create {
 			return err
 		}
+		if model.IsKind(err, model.KindExists) {
+			return h.foreign(j, err)
+		}
 		return h.giveUp(j, err)
 	}
 	return task.Advance(j, "volume.created", func(v *model.Volume, _ *db.Txn) error {
@@ -152,6 +155,18 @@ func (h *Handler) provision(ctx context.Context, j *task.Job, v *model.Volume) e
 		v.BackendData, v.DurableName, v.DurableFormat = got.BackendData, got.DurableName, got.DurableFormat
 		v.Task.Failure, v.Task.FailureKind = "", ""
 		v.Task.End(model.TaskSucceeded, h.Now())
+		return nil
+	})
+}
+
+// foreign ends a create whose id the backend has for something else (made before
+// the store was restored from a backup, say). What is there is not ours to undo:
+// only the reservation is given back.
+func (h *Handler) foreign(j *task.Job, err error) error {
+	return task.Advance(j, "volume.foreign", func(v *model.Volume, t *db.Txn) error {
+		t.Account(v.PoolID, -v.Reserved)
+		v.PoolID, v.Reserved = "", 0
+		h.end(v, model.StatusError, err)
 		return nil
 	})
 }
