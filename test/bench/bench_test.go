@@ -81,7 +81,7 @@ func TestFiguresAreMediansOfWindows(t *testing.T) {
 func TestDriveCountsErrorsAndGivesUp(t *testing.T) {
 	n := 0
 	bad := errors.New("bad")
-	m, err := drive(t.Context(), timing{0, 20 * time.Millisecond, 2}, []operation{func(context.Context) (int, error) {
+	m, err := drive(t.Context(), timing{0, 250 * time.Millisecond, 2}, []operation{func(context.Context) (int, error) {
 		if n++; n == 3 {
 			return 0, bad
 		}
@@ -321,11 +321,13 @@ func (w *watcher) waits() int {
 
 func TestTrickleKeepsItsRate(t *testing.T) {
 	_, c := newStub(t, false, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	made, errs, first := c.trickle(ctx, 100, 4)
-	if errs != 0 || made == 0 || made > 31 {
-		t.Errorf("%d made at 100/s within 0.3 s, %d errors (%v)", made, errs, first)
+	// However slow the machine is: never more than the rate allows.
+	if most := int(100*time.Since(began).Seconds()) + 4; errs != 0 || made == 0 || made > most {
+		t.Errorf("%d made at 100/s, at most %d were due, %d errors (%v)", made, most, errs, first)
 	}
 	if lost, listed, _, err := c.verify(); lost != 0 || listed != made || err != nil {
 		t.Errorf("%d lost, %d listed, %v", lost, listed, err)
@@ -414,7 +416,7 @@ func TestRollup(t *testing.T) {
 
 func TestRawAgainstAMemberOfItsOwn(t *testing.T) {
 	var out bytes.Buffer
-	b := &bench{r: newReport(&out), dir: t.TempDir(), clients: []int{1, 4}, rawTiming: timing{0, 100 * time.Millisecond, 2}}
+	b := &bench{r: newReport(&out), dir: t.TempDir(), clients: []int{1, 4}, rawTiming: timing{500 * time.Millisecond, time.Second, 3}}
 	if err := b.raw(t.Context()); err != nil {
 		t.Fatal(err)
 	}
