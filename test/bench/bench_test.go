@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -389,8 +390,15 @@ func TestProcIsMeasuredAndEnded(t *testing.T) {
 	if n, err := p.fds(); err != nil || n < 3 {
 		t.Errorf("%d descriptors, %v", n, err)
 	}
-	if m, err := p.memory(); err != nil || m.anon <= 0 || m.file <= 0 {
-		t.Errorf("memory %v, %v", m, err)
+	for { // it has none for a moment while it becomes the sleeper
+		m, err := p.memory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.anon > 0 && m.file > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
 	m := meter{procs: []*proc{p}}
 	m.edge(0)
@@ -401,6 +409,32 @@ func TestProcIsMeasuredAndEnded(t *testing.T) {
 	p.stop()
 	if err := p.died(); err == nil || !strings.Contains(err.Error(), "hello") {
 		t.Errorf("after stop: %v", err)
+	}
+}
+
+func TestHistogram(t *testing.T) {
+	text := func(a, b, all int) string {
+		return fmt.Sprintf("# TYPE x histogram\nx_bucket{method=\"GET\",route=\"/a\",le=\"0.001\"} %d\nx_bucket{method=\"GET\",route=\"/a\",le=\"0.0025\"} %d\n"+
+			"x_bucket{method=\"GET\",route=\"/a\",le=\"+Inf\"} %d\nx_bucket{method=\"POST\",route=\"/a\",le=\"+Inf\"} 7e+06\nx_sum 1\n", a, b, all)
+	}
+	before, err := parseHistogram(text(10, 10, 10), "x_bucket", `method="GET"`, `/a"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := parseHistogram(text(108, 110, 111), "x_bucket", `method="GET"`, `/a"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[float64]time.Duration{50: time.Millisecond, 99: 2500 * time.Microsecond, 100: math.MaxInt64} {
+		if got := after.percentile(before, p); got != want {
+			t.Errorf("p%v is %v, want %v", p, got, want)
+		}
+	}
+	if got := before.percentile(before, 99); got != 0 {
+		t.Errorf("of nothing: %v", got)
+	}
+	if _, err := parseHistogram(text(1, 1, 1), "y_bucket"); err == nil {
+		t.Error("a metric that is not there is no error")
 	}
 }
 

@@ -199,7 +199,15 @@ func (b *bench) listsAt(ctx context.Context, s *system, rate int) (*measured, er
 		}
 	}
 	meter := meter{procs: []*proc{s.let, s.dock}}
+	before, err := s.listDurations()
+	if err != nil {
+		return nil, err
+	}
 	m, err := drive(ctx, b.readTiming, ops, meter.edge)
+	if err != nil {
+		return nil, err
+	}
+	after, err := s.listDurations()
 	if err != nil {
 		return nil, err
 	}
@@ -216,6 +224,8 @@ func (b *bench) listsAt(ctx context.Context, s *system, rate int) (*measured, er
 	}
 	b.r.say("  %3d clients  %s   cores: osdslet %.2f, load %.2f, others %.2f; %s", listClients, m.figures,
 		u.cores(u.procs[0]), u.cores(u.self), u.cores(u.others), how)
+	b.r.say("               inside osdslet, from the request's head to the end of its answer: p50 <= %s, p99 <= %s",
+		after.percentile(before, 50), after.percentile(before, 99))
 	if rate > 0 {
 		for k, name := range listKinds {
 			b.r.say("    %-17s %s", name, m.kinds[k])
