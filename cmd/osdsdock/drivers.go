@@ -14,3 +14,12 @@ func linked() map[string]drivers.Factory {
 		"sample": sample.Factory,
 	}
 }
+
+// configChecks read a driver's own file, by the names of linked. They open
+// nothing else.
+func configChecks() map[string]func(path string) error {
+	return map[string]func(path string) error{
+		"local":  local.CheckConfig,
+		"sample": sample.CheckConfig,
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/osds-io/osds/internal/conf"
 	"github.com/osds-io/osds/internal/faults"
 	"github.com/osds-io/osds/internal/obs"
+	"github.com/osds-io/osds/internal/tlsconf"
 	"github.com/osds-io/osds/internal/version"
 	"github.com/osds-io/osds/pkg/dock"
 )
@@ -50,7 +51,7 @@ func command(out io.Writer) *cobra.Command {
 	cmd.SetOut(out)
 	fs := cmd.Flags()
 	fs.StringVar(&file, "config", defaultFile, "configuration file (YAML)")
-	fs.BoolVar(&check, "check-config", false, "read the configuration, print what is in effect, and exit")
+	fs.BoolVar(&check, "check-config", false, "read the configuration, the drivers' files and the certificates, print what is in effect, and exit")
 	fs.StringVar(&join, "join-cluster", "", "move this dock to the cluster with this id, or to the first that welcomes it (any), and exit; the dock must not be running")
 	conf.AddFlags(fs, &cfg)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -65,6 +66,9 @@ func command(out io.Writer) *cobra.Command {
 		case err != nil:
 			return err
 		case check:
+			if err := checkFiles(cfg); err != nil {
+				return err
+			}
 			_, err = fmt.Fprint(out, conf.Render(&cfg))
 			return err
 		case fs.Changed("join-cluster"):
@@ -75,6 +79,26 @@ func command(out io.Writer) *cobra.Command {
 		return run(ctx, cfg)
 	}
 	return cmd
+}
+
+// checkFiles reads the files that the configuration names. A dock that runs
+// serves its other backends if one has a bad file, and tries again; who asks
+// wants to know beforehand.
+func checkFiles(cfg dock.Config) error {
+	if cfg.TLS.Set() {
+		if _, err := tlsconf.Load(cfg.TLS, tlsconf.RoleDock); err != nil {
+			return err
+		}
+	}
+	for i, b := range cfg.Backends {
+		if b.Config == "" {
+			continue
+		}
+		if err := configChecks()[b.Driver](b.Config); err != nil {
+			return fmt.Errorf("backends[%d].config: %w", i, err)
+		}
+	}
+	return nil
 }
 
 func joinCluster(out io.Writer, cfg dock.Config, cluster string) error {

@@ -93,6 +93,7 @@ func freePort(t *testing.T) string {
 func TestConfigurationIsChecked(t *testing.T) {
 	dir := t.TempDir()
 	good := "insecureLoopback: true\nstateDir: " + dir + "/state\nbackends: [{name: one, driver: sample}]\n"
+	badPool := write(t, dir, "pool.yaml", "pool: {a: {capacty: 1GiB}}\n")
 	for name, tc := range map[string]struct{ text, want string }{
 		"unknown key":      {good + "lisen: x\n", `lisen: unknown key; did you mean "listen"?`},
 		"unknown driver":   {strings.Replace(good, "driver: sample", "driver: smaple", 1), `there is no driver "smaple", there are: `},
@@ -111,12 +112,20 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"osdslet twice":    {good + "osdslets: ['127.0.0.1:1', '127.0.0.1:1']\n", "given twice"},
 		"limit":            {good + "limits: {callsPerBackend: 0}\n", "limits.callsPerBackend: is 0"},
 		"deadline":         {good + "limits: {defaultDeadline: 1ms}\n", "at least 1s"},
+		"driver's file":    {strings.Replace(good, "driver: sample", "driver: sample, config: "+badPool, 1), `backends[0].config: ` + badPool + `:1: pool.a.capacty: unknown key`},
+		"no driver's file": {strings.Replace(good, "driver: sample", "driver: local, config: /nope/local.yaml", 1), "backends[0].config: configuration: open /nope/local.yaml"},
+		"no such files":    {"tls: {ca: /nope/ca, cert: /nope/c, key: /nope/k}\nbackends: [{name: a, driver: sample}]\n", "open /nope/ca"},
 		"log":              {good + "log: {level: loud}\n", "not one of error, warn, info"},
 	} {
 		cmd := command(io.Discard)
 		cmd.SetArgs([]string{"--check-config", "--config", write(t, dir, "bad.yaml", tc.text)})
 		if err := cmd.Execute(); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want %q", name, err, tc.want)
+		}
+	}
+	for name := range linked() {
+		if configChecks()[name] == nil {
+			t.Errorf("the configuration of driver %s is not checked", name)
 		}
 	}
 	var out bytes.Buffer
@@ -247,6 +256,9 @@ func TestDaemon(t *testing.T) {
 		code, b := get("/readyz")
 		return code == 200 && json.Unmarshal(b, &body) == nil && body.Ready
 	})
+	if _, b := get("/metrics"); !strings.Contains(string(b), `osds_certificate_expires_timestamp_seconds{certificate="tls"}`) {
+		t.Error("the certificate's end is not in the metrics")
+	}
 	if code, b := get("/metrics"); code != 200 || !strings.Contains(string(b), `osds_dock_calls_total{code="ok",op="createVolume"} 1`) {
 		t.Errorf("metrics: %d", code)
 	}

@@ -36,7 +36,7 @@ func command() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	cmd.Flags().StringVar(&file, "config", defaultFile, "configuration file (YAML)")
-	cmd.Flags().BoolVar(&check, "check-config", false, "read the configuration, print what is in effect, and exit")
+	cmd.Flags().BoolVar(&check, "check-config", false, "read the configuration and the certificates, print what is in effect, and exit")
 	conf.AddFlags(cmd.Flags(), &cfg)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		err := conf.Load(&cfg, conf.Options{
@@ -47,6 +47,9 @@ func command() *cobra.Command {
 			return err
 		}
 		if check {
+			if err := cfg.CheckFiles(); err != nil {
+				return err
+			}
 			fmt.Print(conf.Render(&cfg))
 			return nil
 		}

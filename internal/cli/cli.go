@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -206,7 +207,15 @@ func (a *app) report(ctx context.Context, err error) int {
 		return ExitInterrupted
 	case errors.As(err, &unreachable):
 		a.errorf("%s", unreachable.Error())
-		a.detail("fix", a.fix(model.KindOf(err)))
+		fix := a.fix(model.KindOf(err))
+		if model.KindOf(err) == model.KindUnavailable && a.c != nil {
+			fix = "is the server running at " + a.c.Endpoint() + "? Set OSDS_ENDPOINT or --server to where it is"
+		}
+		var untrusted *tls.CertificateVerificationError
+		if errors.As(err, &untrusted) {
+			fix = "name the authority of the server's certificate with OSDS_CACERT or --ca, and the server by a name that is in it"
+		}
+		a.detail("fix", fix)
 		return ExitUnreachable
 	case errors.As(err, &ended):
 		a.errorf("%s", ended.Error())
@@ -254,11 +263,9 @@ func (a *app) fix(k model.Kind) string {
 	case model.KindUnauthenticated:
 		return "set OSDS_TOKEN to a valid token"
 	case model.KindDenied:
-		return "this needs other rights: check --tenant or OPENSDS_TENANT_ID, or ask an administrator"
+		return "this needs other rights: check --tenant or OSDS_TENANT_ID, or ask an administrator"
 	case model.KindUnavailable:
-		if a.c != nil {
-			return "is the server running at " + a.c.Endpoint() + "? Set OPENSDS_ENDPOINT or --server to where it is"
-		}
+		return "nothing was done: repeat it when the server is well again; its /readyz and its log say more"
 	case model.KindUnknownOutcome:
 		return "look whether it was done before you repeat it"
 	}

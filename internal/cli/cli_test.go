@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -449,6 +450,8 @@ func TestServerRefuses(t *testing.T) {
 		{507, `{"code":507,"message":"pool is full","kind":"exhausted","requestId":"r1"}`,
 			"ERROR: pool is full\n  fix: see the pools with 'osdsctl pool explain', and what fits with 'osdsctl volume plan'\n  request id: r1\n"},
 		{500, `{"code":500,"message":"oh \u001b[31mno","requestId":"r1"}`, "ERROR: oh ?[31mno\n  request id: r1\n"},
+		{503, `{"code":503,"message":"the store is full","kind":"unavailable","requestId":"r2"}`,
+			"ERROR: the store is full\n  fix: nothing was done: repeat it when the server is well again; its /readyz and its log say more\n  request id: r2\n"},
 		{401, `{"code":401,"message":"token expired"}`, "ERROR: token expired\n  fix: set OSDS_TOKEN to a valid token\n"},
 	} {
 		code, body = x.code, x.body
@@ -468,6 +471,17 @@ func TestUnreachable(t *testing.T) {
 	_ = l.Close()
 	r := runWith(t.Context(), nil, "", "volume", "list", "--server", addr)
 	if r.code != ExitUnreachable || !strings.Contains(r.err, "cannot reach the server at http://"+addr) || !strings.Contains(r.err, "fix: is the server running") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestUntrustedServer(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	r := runWith(t.Context(), nil, "", "volume", "list", "--server", s.URL)
+	if r.code != ExitUnreachable || !strings.Contains(r.err, "certificate") || !strings.Contains(r.err, "fix: name the authority of the server's certificate with OSDS_CACERT") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -115,3 +115,12 @@ func ServeHTTP(ctx context.Context, lis net.Listener, h http.Handler, grace time
 	}
 	return nil
 }
+
+// CertificateExpiry is a metric of when a certificate ends, so that an alert can
+// be ahead of it.
+func CertificateExpiry(certificate string, expires func() time.Time) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "osds_certificate_expires_timestamp_seconds", Help: "When the certificate in use ends, in Unix time.",
+		ConstLabels: prometheus.Labels{"certificate": certificate},
+	}, func() float64 { return float64(expires().Unix()) })
+}

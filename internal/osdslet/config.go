@@ -137,3 +137,31 @@ func (c *Config) Validate() error {
 	}
 	return nil
 }
+
+// CheckFiles reads the certificates that the configuration names, and says what
+// is wrong with them. They are read again at the start.
+func (c *Config) CheckFiles() error {
+	if _, _, err := c.certificates(); err != nil {
+		return err
+	}
+	_, err := etcdTLS(c.Etcd.TLS)
+	return err
+}
+
+// certificates loads what osdslet shows to docks and to clients of the REST API,
+// each nil if there is none.
+func (c *Config) certificates() (docks, web *tlsconf.Identity, err error) {
+	if c.TLS.Set() {
+		if docks, err = tlsconf.Load(c.TLS, tlsconf.RoleLet); err != nil {
+			return nil, nil, err
+		}
+	}
+	if c.API.Cert != "" {
+		// Clients show no certificate, so the authority is of no use here.
+		web, err = tlsconf.Load(tlsconf.Files{CA: c.API.Cert, Cert: c.API.Cert, Key: c.API.Key}, tlsconf.RoleNone)
+		if err != nil {
+			return nil, nil, model.Invalid("api.cert", "api.cert: %v", err)
+		}
+	}
+	return docks, web, nil
+}

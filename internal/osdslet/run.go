@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -53,7 +54,8 @@ type daemon struct {
 	reg   *registry.Registry
 	ctl   *controller.Controller
 	docks *client.Dialer
-	id    *tlsconf.Identity
+	id    *tlsconf.Identity // towards docks; nil: insecure
+	webID *tlsconf.Identity // of the REST API; nil: HTTP
 }
 
 // Run is osdslet: it returns when the context ends and everything is stopped, or
@@ -63,12 +65,8 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.c.Validate(); err != nil {
 		return err
 	}
-	if d.c.TLS.Set() {
-		id, err := tlsconf.Load(d.c.TLS, tlsconf.RoleLet)
-		if err != nil {
-			return err
-		}
-		d.id = id
+	if err := d.loadCertificates(); err != nil {
+		return err
 	}
 	// Ports first: a second osdslet by mistake ends before it touches data.
 	apiLis, err := net.Listen("tcp", d.c.API.Listen)
@@ -86,6 +84,30 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer d.store.Close()
 	return d.serve(ctx, apiLis, regLis)
+}
+
+func (d *daemon) loadCertificates() (err error) {
+	if d.id, d.webID, err = d.c.certificates(); err != nil {
+		return err
+	}
+	for what, id := range d.identities() {
+		log := d.log.WithField("certificate", what)
+		id.OnReload = func(err error) {
+			if err != nil {
+				log.WithError(err).Error("the certificates on disk cannot be used; going on with the last good ones")
+				return
+			}
+			log.Info("certificates loaded again")
+		}
+	}
+	return nil
+}
+
+// identities are the certificates in use, by their key in the configuration.
+func (d *daemon) identities() map[string]*tlsconf.Identity {
+	all := map[string]*tlsconf.Identity{"tls": d.id, "api.cert": d.webID}
+	maps.DeleteFunc(all, func(_ string, id *tlsconf.Identity) bool { return id == nil })
+	return all
 }
 
 func (d *daemon) openStore(ctx context.Context) (*db.Store, error) {
@@ -111,17 +133,17 @@ func etcdTLS(c EtcdTLS) (*tls.Config, error) {
 	if c.CA != "" {
 		pem, err := os.ReadFile(c.CA)
 		if err != nil {
-			return nil, model.Invalid("etcd.tls.ca", "%v", err)
+			return nil, model.Invalid("etcd.tls.ca", "etcd.tls.ca: %v", err)
 		}
 		t.RootCAs = x509.NewCertPool()
 		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, model.Invalid("etcd.tls.ca", "%s holds no certificate", c.CA)
+			return nil, model.Invalid("etcd.tls.ca", "etcd.tls.ca: %s holds no certificate", c.CA)
 		}
 	}
 	if c.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 		if err != nil {
-			return nil, model.Invalid("etcd.tls.cert", "%v", err)
+			return nil, model.Invalid("etcd.tls.cert", "etcd.tls.cert: %v", err)
 		}
 		t.Certificates = []tls.Certificate{pair}
 	}
@@ -159,6 +181,9 @@ func (d *daemon) serve(ctx context.Context, apiLis, regLis net.Listener) error {
 		Limits: steps.Limits{Create: cc.Create, Place: cc.Place, Debt: cc.Debt, Call: cc.Call, LongCall: cc.LongCall, Attempts: cc.Attempts, PerDock: cc.PerDock},
 	})
 	metrics := obs.NewRegistry()
+	for what, id := range d.identities() {
+		metrics.MustRegister(obs.CertificateExpiry(what, id.Expires))
+	}
 	handler := api.New(api.Deps{
 		Store: d.store, Planner: &controller.Planner{Store: d.store, Now: time.Now},
 		Doctor: &doctor.Doctor{Store: d.store, Dialer: dialer{d.docks}, Now: time.Now, ClusterID: func() string { return cluster }},
@@ -193,16 +218,13 @@ func (d *daemon) runAll(ctx context.Context, apiLis, regLis net.Listener, handle
 		}
 	}()
 	defer srv.Stop()
-	web, err := d.webServer(handler)
-	if err != nil {
-		return err
-	}
+	web := d.webServer(handler)
 	wg.Add(1)
 	go func() {
 		defer wg.Done()
 		var err error
-		if d.c.API.Cert != "" {
-			err = web.ServeTLS(apiLis, d.c.API.Cert, d.c.API.Key)
+		if d.webID != nil {
+			err = web.ServeTLS(apiLis, "", "") // from webServer's TLSConfig
 		} else {
 			err = web.Serve(apiLis)
 		}
@@ -214,6 +236,7 @@ func (d *daemon) runAll(ctx context.Context, apiLis, regLis net.Listener, handle
 	if d.o.Ready != nil {
 		d.o.Ready(apiLis.Addr(), regLis.Addr())
 	}
+	var err error
 	select {
 	case err = <-fail:
 	case <-ctx.Done():
@@ -230,17 +253,16 @@ func (d *daemon) runAll(ctx context.Context, apiLis, regLis net.Listener, handle
 	return err
 }
 
-func (d *daemon) webServer(h http.Handler) (*http.Server, error) {
-	if d.c.API.Cert != "" {
-		if _, err := tls.LoadX509KeyPair(d.c.API.Cert, d.c.API.Key); err != nil {
-			return nil, model.Invalid("api.cert", "%v", err)
-		}
+func (d *daemon) webServer(h http.Handler) *http.Server {
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if d.webID != nil {
+		t.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return d.webID.Certificate(), nil }
 	}
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSConfig: t,
 		ErrorLog:  nil,
-	}, nil
+	}
 }
 
 func (d *daemon) serverOptions() []grpc.ServerOption {

@@ -155,6 +155,9 @@ func (id *Identity) current() *loaded {
 // Expires is when the certificate in use ends.
 func (id *Identity) Expires() time.Time { return id.current().leaf.NotAfter }
 
+// Certificate is the one in use, for listeners with a configuration of their own.
+func (id *Identity) Certificate() *tls.Certificate { return &id.current().cert }
+
 // ServerConfig is for listeners whose clients must hold a certificate of the
 // role peer; RoleNone asks clients for no certificate at all.
 func (id *Identity) ServerConfig(peer Role) *tls.Config {

@@ -114,6 +114,9 @@ func (c *call) finish() {
 func (c *call) log(d time.Duration) {
 	level := logrus.InfoLevel
 	switch {
+	case c.status == http.StatusServiceUnavailable && c.r.URL.Path == "/readyz":
+		// An answer, not a failure; who probes asks every few seconds.
+		level = logrus.DebugLevel
 	case c.status >= 500:
 		level = logrus.ErrorLevel
 	case c.status >= 400, c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:

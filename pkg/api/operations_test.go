@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/model"
@@ -150,7 +152,11 @@ func TestRevertIsAccepted(t *testing.T) {
 
 func TestHealthAndReadiness(t *testing.T) {
 	leader := &db.LeaderInfo{Instance: "me", Address: "10.0.0.1:50040", Epoch: 4}
-	e := newEnv(t, func(d *Deps) { d.Leader = func() *db.LeaderInfo { return leader } })
+	log, logged := logtest.NewNullLogger()
+	log.SetLevel(logrus.DebugLevel)
+	e := newEnv(t, func(d *Deps) {
+		d.Leader, d.Log = func() *db.LeaderInfo { return leader }, logrus.NewEntry(log)
+	})
 	if b := e.get("//healthz").want(200).Body; b != `{"ok":true}` {
 		t.Errorf("%s", b)
 	}
@@ -175,6 +181,12 @@ func TestHealthAndReadiness(t *testing.T) {
 	leader = nil
 	if c := ready(503); c["leader"].OK || !c["store"].OK || !c["cache"].OK {
 		t.Errorf("%+v", c)
+	}
+	// Probes do not fill the log, nor look like failures in it.
+	for _, entry := range logged.AllEntries() {
+		if entry.Level < logrus.DebugLevel {
+			t.Errorf("logged: %v %v %v", entry.Level, entry.Message, entry.Data)
+		}
 	}
 
 	st := ownStore(t)

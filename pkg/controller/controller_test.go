@@ -38,6 +38,8 @@ type memDock struct {
 	// was done.
 	trouble atomic.Int64 // per mille
 	down    atomic.Bool
+	// hook, if set, is called before a call is done and may hold or refuse it.
+	hook    atomic.Pointer[func(op, id string) error]
 	calls   atomic.Int64
 	changed chan struct{}
 	total   model.Bytes
@@ -74,9 +76,20 @@ func (m *memDock) enter(c fleet.Call, object string) (lost bool, err error) {
 	return false, nil
 }
 
+// asked calls the hook.
+func (m *memDock) asked(op, id string) error {
+	if h := m.hook.Load(); h != nil {
+		return (*h)(op, id)
+	}
+	return nil
+}
+
 var errLost = model.Errorf(model.KindUnknownOutcome, "injected: the answer was lost")
 
 func (m *memDock) CreateVolume(_ context.Context, c fleet.Call, _ string, r drivers.CreateVolume) (drivers.Volume, error) {
+	if err := m.asked("CreateVolume", r.ID); err != nil {
+		return drivers.Volume{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.ID)
@@ -84,6 +97,9 @@ func (m *memDock) CreateVolume(_ context.Context, c fleet.Call, _ string, r driv
 		return drivers.Volume{}, err
 	}
 	v, ok := m.vols[r.ID]
+	if ok && v.Size != r.Size {
+		return drivers.Volume{}, model.Errorf(model.KindExists, "volume %s exists with another size", r.ID)
+	}
 	if !ok {
 		if r.Size > m.room {
 			return v, model.Errorf(model.KindExhausted, "no space left on device")
@@ -99,6 +115,9 @@ func (m *memDock) CreateVolume(_ context.Context, c fleet.Call, _ string, r driv
 }
 
 func (m *memDock) DeleteVolume(_ context.Context, c fleet.Call, _ string, r drivers.VolumeRef) error {
+	if err := m.asked("DeleteVolume", r.ID); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.ID)
@@ -108,6 +127,11 @@ func (m *memDock) DeleteVolume(_ context.Context, c fleet.Call, _ string, r driv
 	for _, e := range m.exports {
 		if e.VolumeID == r.ID {
 			return model.Errorf(model.KindBusy, "exported")
+		}
+	}
+	for _, s := range m.snaps {
+		if s.VolumeID == r.ID {
+			return model.Errorf(model.KindBusy, "it has snapshots")
 		}
 	}
 	m.room += m.vols[r.ID].Size
@@ -132,6 +156,9 @@ func (m *memDock) GetVolume(_ context.Context, c fleet.Call, _ string, r drivers
 }
 
 func (m *memDock) ExpandVolume(_ context.Context, c fleet.Call, _ string, r drivers.VolumeRef, size model.Bytes) (drivers.Volume, error) {
+	if err := m.asked("ExpandVolume", r.ID); err != nil {
+		return drivers.Volume{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.ID)
@@ -164,6 +191,9 @@ func (m *memDock) RevertVolume(_ context.Context, c fleet.Call, _ string, r driv
 }
 
 func (m *memDock) CreateSnapshot(_ context.Context, c fleet.Call, _ string, r drivers.CreateSnapshot) (drivers.Snapshot, error) {
+	if err := m.asked("CreateSnapshot", r.ID); err != nil {
+		return drivers.Snapshot{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.ID)
@@ -192,6 +222,9 @@ func (m *memDock) DeleteSnapshot(_ context.Context, c fleet.Call, _ string, r dr
 }
 
 func (m *memDock) Export(_ context.Context, c fleet.Call, _ string, r drivers.Export) (model.Connection, error) {
+	if err := m.asked("Export", r.AttachmentID); err != nil {
+		return model.Connection{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.AttachmentID)
@@ -211,6 +244,9 @@ func (m *memDock) Export(_ context.Context, c fleet.Call, _ string, r drivers.Ex
 }
 
 func (m *memDock) Unexport(_ context.Context, c fleet.Call, _ string, r drivers.ExportRef) error {
+	if err := m.asked("Unexport", r.AttachmentID); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.AttachmentID)
@@ -470,6 +506,68 @@ func TestDeadDockLeavesDebt(t *testing.T) {
 		t.Fatalf("%d debts, %d volumes on the backend", r.s.Debts.Len(), len(r.dock.vols))
 	}
 	r.healthy()
+}
+
+// A snapshot whose removal is owed keeps its volume busy on the backend: deleting
+// the volume waits for the debt instead of failing.
+func TestVolumeWaitsForWhatItsPartsOwe(t *testing.T) {
+	r := newRig(t, 100*model.GiB)
+	v := r.volume(1)
+	r.quiet()
+	now := time.Now().UTC()
+	s := &model.Snapshot{Meta: model.Meta{ID: model.NewID(), TenantID: "t", CreatedAt: now}, VolumeID: v.ID, Status: model.StatusCreating,
+		Task: model.NewTask(model.ResSnapshot, model.TaskCreate, "", "req", now)}
+	r.commit((&db.Txn{Label: "api"}).Create(s))
+	r.quiet()
+	r.dock.down.Store(true)
+	got, _ := r.s.Snapshots.Get(s.ID)
+	c := got.Clone()
+	c.Status, c.Task = model.StatusDeleting, model.NewTask(model.ResSnapshot, model.TaskDelete, got.Status, "req", time.Now())
+	r.commit((&db.Txn{Label: "api"}).Update(c))
+	r.until(func() bool { return r.s.Debts.Len() == 1 }, "a debt of the snapshot")
+	// The dock is back, but the debt is not settled yet.
+	for _, d := range r.s.Debts.All() {
+		c := d.Clone()
+		c.Task.NextRun = time.Now().Add(3 * time.Second)
+		rev, err := r.s.Commit(context.Background(), (&db.Txn{Label: "x"}).Update(c))
+		if err == nil {
+			err = r.s.WaitRev(context.Background(), rev)
+		}
+		if err != nil && !model.IsKind(err, model.KindConflict) {
+			t.Fatal(err)
+		}
+	}
+	r.dock.down.Store(false)
+	r.request(v.ID, model.TaskDelete, func(c *model.Volume) { c.Status = model.StatusDeleting })
+	r.quiet()
+	if r.s.Volumes.Len() != 0 || r.s.Debts.Len() != 0 || len(r.dock.vols) != 0 || len(r.dock.snaps) != 0 {
+		t.Fatalf("left: %d volumes, %d debts", r.s.Volumes.Len(), r.s.Debts.Len())
+	}
+	r.healthy()
+}
+
+// An id that the backend has for something else (the store was restored, say)
+// fails the create, and leaves what is there alone.
+func TestForeignObjectIsNotUndone(t *testing.T) {
+	r := newRig(t, 100*model.GiB)
+	now := time.Now().UTC()
+	id := model.NewID()
+	r.dock.mu.Lock()
+	r.dock.vols[id] = drivers.Volume{ID: id, Size: 7 * model.GiB, ClusterID: "c1"}
+	r.dock.mu.Unlock()
+	r.commit((&db.Txn{Label: "api"}).Create(&model.Volume{Meta: model.Meta{ID: id, TenantID: "t", Name: "v", CreatedAt: now}, Size: model.GiB,
+		AvailabilityZone: "default", Status: model.StatusCreating, ProfileID: "prof", Task: model.NewTask(model.ResVolume, model.TaskCreate, "", "req", now)}))
+	r.quiet()
+	got, _ := r.s.Volumes.Get(id)
+	if got.Status != model.StatusError || got.Reserved != 0 || got.StatusReason == "" {
+		t.Errorf("%+v", got)
+	}
+	if r.dock.vols[id].Size != 7*model.GiB {
+		t.Error("what was there has been deleted")
+	}
+	if a, ok := r.s.Ledger.Get("p0"); ok && a.Reserved != 0 {
+		t.Errorf("%s stay reserved", a.Reserved)
+	}
 }
 
 // A dock that comes back is not kept waiting for by tasks that would try again

@@ -323,7 +323,7 @@ func sumDeltas(batch []*pending) map[string]model.Bytes {
 func storeError(err error) error {
 	switch {
 	case errors.Is(err, rpctypes.ErrNoSpace):
-		return model.Errorf(model.KindUnavailable, "the store is full: compact and defragment etcd, or raise its quota: %w", err)
+		return model.Errorf(model.KindUnavailable, "the store is full: compact and defragment etcd or raise its quota, then disarm its alarm: %w", err)
 	case errors.Is(err, rpctypes.ErrTooManyRequests), errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, rpctypes.ErrNotCapable):
 		return model.Errorf(model.KindUnavailable, "the store is not available: %w", err)
 	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrAuthFailed):

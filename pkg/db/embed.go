@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/osds-io/osds/pkg/model"
@@ -75,7 +76,40 @@ func startMember(ctx context.Context, c Embedded, log *logrus.Entry) (*member, *
 		m.stop()
 		return nil, nil, fmt.Errorf("embedded etcd in %s is not ready: %w", dir, ctx.Err())
 	}
-	return m, v3client.New(m.etcd.Server), nil
+	cli := v3client.New(m.etcd.Server)
+	if err := disarm(ctx, cli, cfg.QuotaBackendBytes, log); err != nil {
+		m.stop()
+		return nil, nil, err
+	}
+	return m, cli, nil
+}
+
+// disarm ends the alarm of a full database if it is below its quota by now: the
+// quota was raised, or the database defragmented. etcd itself would stay
+// read-only for ever.
+func disarm(ctx context.Context, cli *clientv3.Client, quota int64, log *logrus.Entry) error {
+	alarms, err := cli.AlarmList(ctx)
+	if err != nil {
+		return fmt.Errorf("etcd's alarms: %w", err)
+	}
+	for _, a := range alarms.Alarms {
+		if a.Alarm != etcdserverpb.AlarmType_NOSPACE {
+			continue
+		}
+		st, err := cli.Status(ctx, "")
+		if err != nil {
+			return fmt.Errorf("etcd's size: %w", err)
+		}
+		if st.DbSize >= quota {
+			log.Errorf("the store is full: %d bytes of %d; raise etcd.embedded.quota, or compact and defragment it", st.DbSize, quota)
+			continue
+		}
+		log.Warnf("the store was full and has room again: %d bytes of %d", st.DbSize, quota)
+		if _, err := cli.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: a.MemberID, Alarm: a.Alarm}); err != nil {
+			return fmt.Errorf("disarm etcd's alarm: %w", err)
+		}
+	}
+	return nil
 }
 
 func memberConfig(dir string, c Embedded, core zapcore.Core) (*embed.Config, func(), error) {
@@ -137,7 +171,7 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, model.Errorf(model.KindBusy, "data directory %s is in use by another osdslet (%v); stop it or choose another --data-dir", dir, err)
+		return nil, model.Errorf(model.KindBusy, "data directory %s is in use by another osdslet (%v); stop it or choose another --dataDir", dir, err)
 	}
 	return f, nil
 }

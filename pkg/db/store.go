@@ -56,6 +56,7 @@ type Store struct {
 	tables map[model.Resource]anyTable
 	intern *interner
 	expect *expectations
+	missed []Event      // what a load found that broke off; the watch's
 	rev    atomic.Int64 // every change up to here is in the tables
 	seenAt atomic.Int64 // when the watch last said anything, Unix nanoseconds
 
@@ -258,7 +259,8 @@ func (s *Store) syncKey() string { return s.prefix + "meta/sync/" + s.instance }
 // same, but before 3.4.25 and 3.5.8 they could overtake events.
 func (s *Store) nudge(ctx context.Context) {
 	now, last := time.Now().UnixNano(), s.nudged.Load()
-	if now-last < int64(nudgeAfter) || !s.nudged.CompareAndSwap(last, now) {
+	// A last time in the future is that of a clock that has been set back.
+	if d := now - last; d >= 0 && d < int64(nudgeAfter) || !s.nudged.CompareAndSwap(last, now) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)

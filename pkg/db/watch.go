@@ -19,15 +19,19 @@ import (
 const loadPage = 10000
 
 // load reads all records at one revision into the tables and gives the revision,
-// and what changed against what the tables had. Ranges are read while the one
-// before is being decoded.
+// and what changed against what the tables had, with what loads before this one
+// found that broke off. Ranges are read while the one before is being decoded.
 func (s *Store) load(ctx context.Context) (int64, []Event, error) {
+	return s.loadFrom(ctx, s.readAll)
+}
+
+func (s *Store) loadFrom(ctx context.Context, read func(context.Context, func(loadedPage) bool)) (rev int64, _ []Event, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the reading if decoding fails
 	pages := make(chan loadedPage, 2)
 	go func() {
 		defer close(pages)
-		s.readAll(ctx, func(p loadedPage) bool {
+		read(ctx, func(p loadedPage) bool {
 			select {
 			case pages <- p:
 				return p.err == nil
@@ -36,32 +40,41 @@ func (s *Store) load(ctx context.Context) (int64, []Event, error) {
 			}
 		})
 	}()
-	var rev int64
 	seen := map[model.Resource]map[string]bool{}
 	again := s.rev.Load() > 0
-	var evs []Event
+	evs := s.missed
+	defer func() {
+		if s.missed = nil; err != nil {
+			s.missed = evs // the tables have it; nobody was told
+		}
+	}()
 	for p := range pages {
 		if p.err != nil {
 			return 0, nil, p.err
 		}
 		rev = p.rev
-		recs, err := s.decodeAll(p.kvs)
+		// At the start, what cannot be read is an error that people see at once.
+		// Later it is passed over, as the watch does: it must not stop the rest.
+		recs, err := s.decodeAll(p.kvs, again)
 		if err != nil {
 			return 0, nil, err
 		}
 		s.mu.Lock()
-		for _, r := range recs {
-			old := s.tables[r.Res()].put(r)
-			if !again {
+		for i, r := range recs {
+			if again {
+				res, id := s.split(string(p.kvs[i].Key))
+				if seen[res] == nil {
+					seen[res] = map[string]bool{}
+				}
+				seen[res][id] = true
+			}
+			if r == nil {
 				continue
 			}
-			if old == nil || old.Base().Rev != r.Base().Rev {
+			old := s.tables[r.Res()].put(r)
+			if again && (old == nil || old.Base().Rev != r.Base().Rev) {
 				evs = append(evs, Event{Rev: r.Base().Rev, Type: typeOf(old), Rec: r, Old: old})
 			}
-			if seen[r.Res()] == nil {
-				seen[r.Res()] = map[string]bool{}
-			}
-			seen[r.Res()][r.Base().ID] = true
 		}
 		s.mu.Unlock()
 	}
@@ -126,8 +139,9 @@ func typeOf(old model.Record) EventType {
 	return Updated
 }
 
-// decodeAll decodes a page of records on both of two cores.
-func (s *Store) decodeAll(kvs []*mvccpb.KeyValue) ([]model.Record, error) {
+// decodeAll decodes a page of records on both of two cores. With skip, one that
+// cannot be read is nil, else an error.
+func (s *Store) decodeAll(kvs []*mvccpb.KeyValue, skip bool) ([]model.Record, error) {
 	recs := make([]model.Record, len(kvs))
 	errs := make([]error, 2)
 	var wg sync.WaitGroup
@@ -138,6 +152,10 @@ func (s *Store) decodeAll(kvs []*mvccpb.KeyValue) ([]model.Record, error) {
 			for i := w; i < len(kvs); i += 2 {
 				res, _ := s.split(string(kvs[i].Key))
 				r, err := s.tables[res].decode(kvs[i].Value, nil, kvs[i].ModRevision)
+				if err != nil && skip {
+					s.log.WithError(err).Errorf("cannot read %s", kvs[i].Key)
+					continue
+				}
 				if err != nil {
 					errs[w] = fmt.Errorf("key %s: %w", kvs[i].Key, err)
 					return
@@ -166,10 +184,13 @@ func (s *Store) watch(rev int64) {
 			if r.Err() != nil {
 				if r.CompactRevision != 0 {
 					s.log.Warn("the watch fell behind the store's compaction; loading everything again")
-					if n, evs, err := s.load(s.ctx); err == nil {
-						rev = n
-						s.hub.reset(rev, evs)
+					n, evs, err := s.load(s.ctx)
+					if err != nil {
+						s.log.WithError(err).Warn("loading everything again failed; trying again")
+						break
 					}
+					rev = n
+					s.hub.reset(rev, evs)
 				}
 				break
 			}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/osds-io/osds/internal/obs"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -86,6 +87,9 @@ func newMetrics(reg prometheus.Registerer, d *Dock) *metrics {
 		reg.MustRegister(m.calls, seconds, m.flight, m.stale, m.stuck, m.backend, m.session,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "osds_dock_epoch",
 				Help: "The highest epoch seen."}, func() float64 { return float64(d.fence.epoch()) }))
+	}
+	if reg != nil && d.identity != nil {
+		reg.MustRegister(obs.CertificateExpiry("tls", d.identity.Expires))
 	}
 	return m
 }

@@ -63,7 +63,10 @@ type Task struct {
 	State TaskState `json:"state"`
 	Step  Step      `json:"step,omitempty"`
 	// Attempts counts the tries of the current step that failed.
-	Attempts  int       `json:"attempts,omitempty"`
+	Attempts int `json:"attempts,omitempty"`
+	// Refusals counts those of them that got a definite answer. The others say
+	// nothing about how the next will go.
+	Refusals  int       `json:"refusals,omitempty"`
 	LastError string    `json:"error,omitempty"`
 	ErrorKind Kind      `json:"errorKind,omitempty"`
 	NextRun   time.Time `json:"next,omitzero"`
@@ -141,7 +144,7 @@ func NewTask(res Resource, kind TaskKind, prev Status, requestID string, now tim
 func (t *Task) Begin(step Step, now time.Time) {
 	t.done(now)
 	t.Step, t.State = step, TaskRunning
-	t.Attempts, t.LastError, t.ErrorKind, t.NextRun = 0, "", "", time.Time{}
+	t.Attempts, t.Refusals, t.LastError, t.ErrorKind, t.NextRun = 0, 0, "", "", time.Time{}
 }
 
 // End ends the task.
@@ -175,6 +178,11 @@ func (t *Task) Fail(err error) {
 // Missed notes a failed attempt of the current step and when to try again.
 func (t *Task) Missed(err error, next time.Time) {
 	t.Attempts++
+	switch KindOf(err) {
+	case KindUnavailable, KindUnknownOutcome, KindStale:
+	default:
+		t.Refusals++
+	}
 	t.State, t.LastError, t.ErrorKind, t.NextRun = TaskWaiting, err.Error(), KindOf(err), next.UTC()
 }
 

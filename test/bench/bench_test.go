@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -374,7 +373,7 @@ func TestConnReadsAnswers(t *testing.T) {
 
 func TestProcIsMeasuredAndEnded(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
-	p, err := startProc("sleeper", log, []string{"BENCH_WORD=hello"}, false, "/bin/sh", "-c", "echo $BENCH_WORD; exec sleep 60")
+	p, err := startProc("sleeper", log, []string{"BENCH_WORD=hello"}, "/bin/sh", "-c", "echo $BENCH_WORD; exec sleep 60")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,34 +399,6 @@ func TestProcIsMeasuredAndEnded(t *testing.T) {
 	p.stop()
 	if err := p.died(); err == nil || !strings.Contains(err.Error(), "hello") {
 		t.Errorf("after stop: %v", err)
-	}
-}
-
-// A program that a process of raised priority starts has the ordinary one.
-func TestPriorityIsNotInherited(t *testing.T) {
-	if os.Getenv("BENCH_RAISED") == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestPriorityIsNotInherited$", "-test.v")
-		cmd.Env = append(os.Environ(), "BENCH_RAISED=yes")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		if bytes.Contains(out, []byte("SKIP")) {
-			t.Skipf("%s", out)
-		}
-		return
-	}
-	if err := raisePriority(); err != nil {
-		t.Skip("needs the right to raise its priority: ", err)
-	}
-	log := filepath.Join(t.TempDir(), "log")
-	p, err := startProc("nice", log, nil, true, "nice") // prints its own
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-p.exited
-	if got := strings.TrimSpace(tail(log, 100)); got != "0" {
-		t.Errorf("niceness %q", got)
 	}
 }
 

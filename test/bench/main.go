@@ -29,7 +29,6 @@ type bench struct {
 	r       *report
 	dir     string // of this run, removed at its end
 	bin     string
-	raised  bool // our priority, over that of what we start
 	profile string
 	parts   map[string]bool
 
@@ -84,12 +83,6 @@ func run(ctx context.Context, args []string) error {
 	began := time.Now()
 	if err := machine(b.r, b.dir); err != nil {
 		return err
-	}
-	if err := raisePriority(); err != nil {
-		b.r.say("the load has no priority over what it measures (%v): latencies include its own waits for a processor", err)
-	} else {
-		b.raised = true
-		b.r.say("the load has priority over what it measures (nice %d), as if on a machine of its own", priority)
 	}
 	err = b.all(ctx)
 	if b.lossKnown {

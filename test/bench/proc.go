@@ -24,44 +24,14 @@ type proc struct {
 	err    error // of Wait; valid after exited
 }
 
-// priority is how much nearer to the processors the load is than what it
-// measures.
-const priority = -10
-
-// raisePriority lets the load have a processor at once when it needs one: on a
-// machine of their own, clients would not wait until the server lets go of it.
-// It needs a right that not everybody has.
-func raisePriority() error {
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return err
-	}
-	// Later threads are made by these and are as they are.
-	for _, t := range tasks {
-		tid, err := strconv.Atoi(t.Name())
-		if err != nil {
-			return err
-		}
-		if err := syscall.Setpriority(syscall.PRIO_PROCESS, tid, priority); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // startProc starts a program with its output going to a file. It does not
-// outlive this process, whatever happens to it. raised says that this process
-// has raised its priority, which the program must not inherit.
-func startProc(name, log string, env []string, raised bool, bin string, args ...string) (*proc, error) {
+// outlive this process, whatever happens to it.
+func startProc(name, log string, env []string, bin string, args ...string) (*proc, error) {
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if raised {
-		// Back to where everybody is; it becomes the program.
-		bin, args = "nice", append([]string{"-n", strconv.Itoa(-priority), "--", bin}, args...)
-	}
 	cmd := exec.Command(bin, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = f, f

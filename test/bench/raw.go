@@ -36,7 +36,7 @@ func (b *bench) raw(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	p, addr, err := startEtcd(ctx, dir, b.raised)
+	p, addr, err := startEtcd(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -98,13 +98,13 @@ const etcdFlag = "-run-etcd"
 
 // startEtcd starts this program again as an etcd member, and gives the address
 // of its client port.
-func startEtcd(ctx context.Context, dir string, raised bool) (*proc, string, error) {
+func startEtcd(ctx context.Context, dir string) (*proc, string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, "", err
 	}
 	log := filepath.Join(dir, "log")
-	p, err := startProc("etcd", log, nil, raised, self, etcdFlag, dir)
+	p, err := startProc("etcd", log, nil, self, etcdFlag, dir)
 	if err != nil {
 		return nil, "", err
 	}

@@ -28,7 +28,6 @@ import (
 type system struct {
 	dir      string
 	bin      string
-	raised   bool
 	env      []string // of osdslet's next start
 	let      *proc
 	dock     *proc
@@ -68,8 +67,8 @@ func build(ctx context.Context, dir string) error {
 
 // newSystem writes the configuration and starts both programs. profile, if not
 // empty, is where they write their CPU profiles.
-func (b *bench) newSystem(ctx context.Context, dir, profile string) (_ *system, err error) {
-	s := &system{dir: dir, bin: b.bin, raised: b.raised, api: "127.0.0.1:0", registry: "127.0.0.1:0"}
+func newSystem(ctx context.Context, dir, bin, profile string) (_ *system, err error) {
+	s := &system{dir: dir, bin: bin, api: "127.0.0.1:0", registry: "127.0.0.1:0"}
 	defer func() {
 		if err != nil {
 			s.stop()
@@ -109,7 +108,7 @@ func (s *system) startLet() (err error) {
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
 	}
-	s.let, err = startProc("osdslet", filepath.Join(s.dir, "osdslet.out"), s.env, s.raised, filepath.Join(s.bin, "osdslet"), "--config", conf)
+	s.let, err = startProc("osdslet", filepath.Join(s.dir, "osdslet.out"), s.env, filepath.Join(s.bin, "osdslet"), "--config", conf)
 	return err
 }
 
@@ -150,7 +149,7 @@ func (s *system) startDock(env []string) (err error) {
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
 	}
-	s.dock, err = startProc("osdsdock", filepath.Join(s.dir, "osdsdock.out"), env, s.raised, filepath.Join(s.bin, "osdsdock"), "--config", conf)
+	s.dock, err = startProc("osdsdock", filepath.Join(s.dir, "osdsdock.out"), env, filepath.Join(s.bin, "osdsdock"), "--config", conf)
 	return err
 }
 

@@ -55,7 +55,7 @@ func (h *Handler) attach(ctx context.Context, j *task.Job, a *model.Attachment) 
 	}
 	// An export that could not be ended yet may still be live: a new one must
 	// wait for it.
-	if d := h.oldExport(v); d != nil {
+	if d := h.Owing(v, model.ResAttachment); d != nil {
 		return &task.Wait{For: time.Second, Reason: "an earlier export of the volume is still to be ended: " + d.Reason}
 	}
 	conn, err := h.export(ctx, a, v, host)
@@ -72,15 +72,6 @@ func (h *Handler) attach(ctx context.Context, j *task.Job, a *model.Attachment) 
 	})
 }
 
-func (h *Handler) oldExport(v *model.Volume) *model.Debt {
-	for _, d := range h.Store.Debts.Where("poolId", v.PoolID, 0) {
-		if d.Resource == model.ResAttachment && d.VolumeID == v.ID {
-			return d
-		}
-	}
-	return nil
-}
-
 func (h *Handler) export(ctx context.Context, a *model.Attachment, v *model.Volume, host *model.Host) (model.Connection, error) {
 	tg, err := h.Fleet.Target(v.PoolID)
 	if err != nil {
@@ -95,13 +86,12 @@ func (h *Handler) export(ctx context.Context, a *model.Attachment, v *model.Volu
 }
 
 // follow brings the volume's status in line with its attachments: in use while
-// any other than this one is live, or this one is.
+// this one is live, else what the others say.
 func (h *Handler) follow(t *db.Txn, a *model.Attachment, live bool) error {
 	v, ok := h.Store.Volumes.Get(a.VolumeID)
 	if !ok {
 		return nil
 	}
-	want := model.StatusAvailable
 	switch v.Status {
 	case model.StatusAttaching, model.StatusInUse, model.StatusAvailable:
 	default:
@@ -110,7 +100,8 @@ func (h *Handler) follow(t *db.Txn, a *model.Attachment, live bool) error {
 		t.Update(v.Clone())
 		return nil
 	}
-	if live || h.others(a) {
+	want := h.Attached(v.ID, a.ID)
+	if live {
 		want = model.StatusInUse
 	}
 	if v.Status == want {
@@ -124,17 +115,6 @@ func (h *Handler) follow(t *db.Txn, a *model.Attachment, live bool) error {
 	c.Status, c.UpdatedAt = want, h.Now().UTC()
 	t.Update(c)
 	return nil
-}
-
-// others says whether the volume has another attachment that is, or may be,
-// live.
-func (h *Handler) others(a *model.Attachment) bool {
-	for _, x := range h.Store.Attachments.Where("volumeId", a.VolumeID, 0) {
-		if x.ID != a.ID && x.Status != model.StatusError && x.Status != model.StatusCreating {
-			return true
-		}
-	}
-	return false
 }
 
 func (h *Handler) giveUp(j *task.Job, err error) error {
@@ -181,10 +161,11 @@ func (h *Handler) undo(ctx context.Context, j *task.Job, a *model.Attachment) er
 }
 
 func (h *Handler) owe(t *db.Txn, a *model.Attachment, why string) error {
-	return h.Owe(t, &model.Debt{
-		Meta: model.Meta{TenantID: a.TenantID}, PoolID: h.pool(a), Resource: model.ResAttachment,
-		ObjectID: a.ID, VolumeID: a.VolumeID, Reason: why,
-	})
+	d := &model.Debt{Meta: model.Meta{TenantID: a.TenantID}, Resource: model.ResAttachment, ObjectID: a.ID, VolumeID: a.VolumeID, Reason: why}
+	if v, ok := h.Store.Volumes.Get(a.VolumeID); ok {
+		d.PoolID, d.BackendData = v.PoolID, v.BackendData
+	}
+	return h.Owe(t, d)
 }
 
 func (h *Handler) detach(ctx context.Context, j *task.Job, a *model.Attachment) error {

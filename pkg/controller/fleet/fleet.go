@@ -117,6 +117,9 @@ func (f *Fleet) Start() (stop func()) {
 	return stop
 }
 
+// Started is when the term's view began: for how long docks have had to come.
+func (f *Fleet) Started() time.Time { return f.started }
+
 // onEvent keeps pools and counts. The counts only weigh, so that an event seen
 // twice around the start of a term does no harm.
 func (f *Fleet) onEvent(e db.Event) {

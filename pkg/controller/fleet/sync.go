@@ -66,7 +66,7 @@ func (f *Fleet) reconcile(ctx context.Context) error {
 		f.Back()
 	}
 	for _, d := range f.Store.Docks.All() {
-		if live[d.ID] || d.Status == model.StatusUnavailable || f.Now().Sub(f.started) < f.Grace {
+		if live[d.ID] || f.Now().Sub(f.started) < f.Grace {
 			continue
 		}
 		if err := f.lost(ctx, d); err != nil {
@@ -181,13 +181,17 @@ func poolMoved(have, want *model.Pool) bool {
 }
 
 // lost marks a dock and its pools unavailable; their volumes keep their records.
+// It is called in every round as long as the dock is gone: the writes are one by
+// one, and the term may end, or one of them collide, between them.
 func (f *Fleet) lost(ctx context.Context, d *model.Dock) error {
 	why := "no heart-beat; last known at " + d.Endpoint
-	f.Log.WithField("dock", d.Name).Warn("dock is gone: " + why)
-	n := d.Clone()
-	n.Status, n.Reason, n.UpdatedAt = model.StatusUnavailable, why, f.Now().UTC()
-	if err := f.write(ctx, "dock.lost", n); err != nil {
-		return err
+	if d.Status != model.StatusUnavailable {
+		f.Log.WithField("dock", d.Name).Warn("dock is gone: " + why)
+		n := d.Clone()
+		n.Status, n.Reason, n.UpdatedAt = model.StatusUnavailable, why, f.Now().UTC()
+		if err := f.write(ctx, "dock.lost", n); err != nil {
+			return err
+		}
 	}
 	for _, p := range f.Store.Pools.Where("dockId", d.ID, 0) {
 		if p.Status == model.StatusUnavailable {

@@ -85,18 +85,45 @@ func (h *Handler) provision(ctx context.Context, j *task.Job, s *model.Snapshot)
 		if h.Judge(s.Task, err) == steps.Retry && h.Now().Sub(s.Task.CreatedAt) < h.Limits.Create {
 			return err
 		}
+		if model.IsKind(err, model.KindExists) {
+			return h.foreign(j, err)
+		}
 		return h.giveUp(j, err)
 	}
-	return task.Advance(j, "snapshot.created", func(s *model.Snapshot, t *db.Txn) error {
+	var full error
+	err = task.Advance(j, "snapshot.created", func(s *model.Snapshot, t *db.Txn) error {
 		s.Status, s.StatusReason, s.BackendData = model.StatusAvailable, "", got.BackendData
-		if got.Size > 0 && got.Size < s.Reserved {
-			// Taken before a growth that came in between.
+		if got.Size > 0 && got.Size != s.Reserved {
+			// The volume grew before it was taken, or after its size was read.
+			if full = h.holdMore(s, got.Size-s.Reserved); full != nil {
+				return full
+			}
 			t.Account(s.PoolID, got.Size-s.Reserved)
 			s.Size, s.Reserved = got.Size, got.Size
 		}
 		s.Task.End(model.TaskSucceeded, h.Now())
 		return nil
 	})
+	if full != nil {
+		return h.giveUp(j, full)
+	}
+	return err
+}
+
+// holdMore takes more space of the pool for a snapshot that turned out larger
+// than its volume was when the space was reserved.
+func (h *Handler) holdMore(s *model.Snapshot, more model.Bytes) error {
+	if more <= 0 {
+		return nil
+	}
+	p, ok := h.Fleet.Pool(s.PoolID)
+	if !ok {
+		return model.Errorf(model.KindNotFound, "pool %s is gone", s.PoolID)
+	}
+	if err := h.Fleet.Ledger.Reserve(p.ID, more, p.Limit()); err != nil {
+		return model.Errorf(model.KindExhausted, "pool %s: rule freeCapacity: the volume has grown, and a snapshot holds its volume's size: %w", p.Name, err)
+	}
+	return nil
 }
 
 func (h *Handler) make(ctx context.Context, s *model.Snapshot) (drivers.Snapshot, error) {
@@ -113,6 +140,17 @@ func (h *Handler) make(ctx context.Context, s *model.Snapshot) (drivers.Snapshot
 	return tg.CreateSnapshot(ctx, h.Fleet.Call(s.Task), tg.Backend, drivers.CreateSnapshot{
 		ID: s.ID, Name: s.Name, TenantID: s.TenantID, ClusterID: h.Fleet.ClusterID,
 		Volume: drivers.VolumeRef{ID: v.ID, Pool: tg.Pool.Name, BackendData: v.BackendData},
+	})
+}
+
+// foreign ends a create whose id the backend has for something else: that is not
+// ours to undo, only the reservation is given back.
+func (h *Handler) foreign(j *task.Job, err error) error {
+	return task.Advance(j, "snapshot.foreign", func(s *model.Snapshot, t *db.Txn) error {
+		t.Account(s.PoolID, -s.Reserved)
+		s.PoolID, s.Reserved = "", 0
+		h.close(s, model.StatusError, err)
+		return nil
 	})
 }
 

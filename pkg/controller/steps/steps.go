@@ -4,6 +4,7 @@ package steps
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/osds-io/osds/pkg/controller/fleet"
@@ -60,13 +61,14 @@ const (
 )
 
 // Judge decides about a dock's error. Unavailable and unknown outcomes are
-// always tried again: the next try looks. Unclear ones are, a few times.
+// always tried again: the next try looks. Unclear ones are, a few times; an
+// outage before does not count.
 func (b *Base) Judge(t *model.Task, err error) Verdict {
 	switch model.KindOf(err) {
 	case model.KindUnavailable, model.KindUnknownOutcome, model.KindStale:
 		return Retry
 	case model.KindBusy, model.KindInternal, model.KindConflict:
-		if t.Attempts+1 < b.Limits.Attempts {
+		if t.Refusals+1 < b.Limits.Attempts {
 			return Retry
 		}
 	}
@@ -82,9 +84,28 @@ func StepSince(t *model.Task) time.Time {
 }
 
 // DockGone says whether a removal has waited long enough for a dock that does
-// not answer, so that a debt is to be left.
+// not answer, so that a debt is to be left. Time before this term does not count:
+// after a restart docks need a moment to come back.
 func (b *Base) DockGone(t *model.Task, err error) bool {
-	return model.IsKind(err, model.KindUnavailable, model.KindUnknownOutcome) && b.Now().Sub(StepSince(t)) > b.Limits.Debt
+	if !model.IsKind(err, model.KindUnavailable, model.KindUnknownOutcome) {
+		return false
+	}
+	since := StepSince(t)
+	if s := b.Fleet.Started(); s.After(since) {
+		since = s
+	}
+	return b.Now().Sub(since) > b.Limits.Debt
+}
+
+// Owing gives a debt for a part of a volume (a snapshot, an export) that is
+// still to be removed; nil if there is none.
+func (b *Base) Owing(v *model.Volume, parts ...model.Resource) *model.Debt {
+	for _, d := range b.Store.Debts.Where("poolId", v.PoolID, 0) {
+		if d.VolumeID == v.ID && slices.Contains(parts, d.Resource) {
+			return d
+		}
+	}
+	return nil
 }
 
 // Removed judges how a removal went: it is done (neither), it is to be owed
@@ -130,6 +151,23 @@ func (b *Base) Owe(t *db.Txn, d *model.Debt) error {
 	d.Task = model.NewTask(model.ResDebt, model.TaskSettle, model.StatusDeleting, "", now)
 	t.Create(d)
 	return nil
+}
+
+// Attached is the status that a volume has by its attachments other than one: in
+// use while one of them is, or may be, live; attaching while one is being made,
+// whose end writes the volume again; else available.
+func (b *Base) Attached(volumeID, except string) model.Status {
+	s := model.StatusAvailable
+	for _, a := range b.Store.Attachments.Where("volumeId", volumeID, 0) {
+		switch {
+		case a.ID == except, a.Status == model.StatusError:
+		case a.Status == model.StatusCreating:
+			s = model.StatusAttaching
+		default:
+			return model.StatusInUse
+		}
+	}
+	return s
 }
 
 // Cancelled is the reason of a record whose create a user cancelled.

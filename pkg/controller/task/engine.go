@@ -61,6 +61,10 @@ type Engine struct {
 	Release func(poolID string, n model.Bytes)
 	// Handlers by resource.
 	Handlers map[model.Resource]Handler
+	// LongestPause bounds what a task waits for its next try, whatever time its
+	// record gives: clocks are set back, and those of two leaders differ. 0
+	// means 15 s, longer than any try is put off.
+	LongestPause time.Duration
 
 	mu      sync.Mutex
 	jobs    map[string]*Job
@@ -84,6 +88,7 @@ type Job struct {
 	state jobState
 	dirty bool  // the record changed while the job was running
 	seen  int64 // the latest revision of the record that an event brought
+	last  int64 // the revision of our own latest write of it
 	due   time.Time
 	hurry bool // the next try need not wait for its time
 	index int  // in the timer heap, -1 if not there
@@ -99,6 +104,9 @@ const (
 	queued jobState = iota
 	running
 	waiting
+	// over: the job has ended, and the watch has not shown that yet. Events of
+	// before are history by now, and must not begin the task once more.
+	over
 )
 
 type queue struct {
@@ -119,7 +127,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	stop := e.Store.OnEvent(e.onEvent)
 	defer stop()
 	for _, r := range e.Store.ActiveTasks() {
-		e.offer(r)
+		e.begin(r)
 	}
 	e.runTimers()
 	e.wg.Wait()
@@ -133,7 +141,13 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) Active() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.jobs)
+	n := 0
+	for _, j := range e.jobs {
+		if j.state != over {
+			n++
+		}
+	}
+	return n
 }
 
 // Kick makes every waiting task try again now: something it may wait for has
@@ -153,21 +167,44 @@ func (e *Engine) Kick() {
 
 func (e *Engine) onEvent(ev db.Event) {
 	r, ok := ev.Rec.(model.Tasked)
-	if !ok || ev.Type == db.Deleted {
+	if !ok {
 		return
 	}
-	if r.CurrentTask().Active() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ev.Type != db.Deleted && r.CurrentTask().Active() {
 		e.offer(r)
+	}
+	if j, ok := e.jobs[db.Key(r.Res(), r.Base().ID)]; ok {
+		j.seen = max(j.seen, ev.Rev)
+		if j.state == over && j.seen >= j.last {
+			delete(e.jobs, j.key)
+		}
 	}
 }
 
-// offer brings a record with an active task to the engine's attention.
+// begin offers a record that was active when the term began, unless an event has
+// brought it meanwhile and its task has ended by now.
+func (e *Engine) begin(r model.Tasked) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now, ok := e.Store.Tasked(r.Res(), r.Base().ID); ok && now.CurrentTask().Active() {
+		e.offer(now)
+	}
+}
+
+// offer brings a record with an active task to the engine's attention. The
+// caller holds the lock.
 func (e *Engine) offer(r model.Tasked) {
 	b := r.Base()
 	key := db.Key(r.Res(), b.ID)
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	j, ok := e.jobs[key]
+	if ok && j.state == over {
+		if b.Rev <= j.last {
+			return
+		}
+		ok = false
+	}
 	if !ok {
 		j = &Job{e: e, key: key, res: r.Res(), id: b.ID, Rec: r, index: -1}
 		e.jobs[key] = j
@@ -242,7 +279,9 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 			break
 		}
 		if d := t.NextRun.Sub(e.Now()); d > 0 && !t.Cancel && !j.hurry {
-			pause = d
+			if pause = d; d > e.longestPause() {
+				pause, j.hurry = e.longestPause(), true
+			}
 			break
 		}
 		if h.Class(j.Rec).Name != q.name {
@@ -269,6 +308,13 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 	e.dispatch(q)
 }
 
+func (e *Engine) longestPause() time.Duration {
+	if e.LongestPause > 0 {
+		return e.LongestPause
+	}
+	return 15 * time.Second
+}
+
 // step does one step. Its context ends when a user cancels the task, so that a
 // long call to a dock does not hold that up; commits do not depend on it.
 func (e *Engine) step(j *Job, h Handler) (err error) {
@@ -283,9 +329,9 @@ func (e *Engine) step(j *Job, h Handler) (err error) {
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
 	if !j.Task().Cancel {
-		e.mu.Lock()
-		j.stop = stop
-		e.mu.Unlock()
+		if !e.stoppable(j, stop) {
+			return errMoved
+		}
 		defer func() {
 			e.mu.Lock()
 			j.stop = nil
@@ -293,6 +339,21 @@ func (e *Engine) step(j *Job, h Handler) (err error) {
 		}()
 	}
 	return h.Step(ctx, j)
+}
+
+// stoppable lets a wish to cancel end the step that is about to begin. It is
+// false if one has come since the record was read; j.Rec is then the new one.
+func (e *Engine) stoppable(j *Job, stop context.CancelFunc) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if j.dirty {
+		if r, ok := e.lookup(j); ok && r.Base().Rev > j.Rec.Base().Rev && r.CurrentTask().Active() && r.CurrentTask().Cancel {
+			j.Rec = r
+			return false
+		}
+	}
+	j.stop = stop
+	return true
 }
 
 // settle decides what becomes of a job after its goroutine. The caller holds the
@@ -314,7 +375,9 @@ func (e *Engine) settle(j *Job, pause time.Duration, again bool) {
 	}
 	switch {
 	case j.gone || !j.Rec.CurrentTask().Active():
-		delete(e.jobs, j.key)
+		if j.state = over; j.seen >= j.last {
+			delete(e.jobs, j.key)
+		}
 	case pause > 0 && !again:
 		j.state, j.due = waiting, e.Now().Add(pause)
 		heap.Push(&e.timers, j)
@@ -356,11 +419,13 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 	var w *Wait
 	pause := backoff(j.Rec.CurrentTask().Attempts)
 	if errors.As(err, &w) {
-		pause = w.For
+		// Each look is a write. What has waited for long, for a host that is
+		// dead perhaps, is looked at less often.
+		pause = max(w.For, min(e.Now().Sub(j.Task().CreatedAt)/10, 10*time.Second))
 	}
 	e.Log.WithFields(logrus.Fields{"record": j.key, "task": j.Rec.CurrentTask().ID, "step": j.Rec.CurrentTask().Step}).
 		WithError(err).Debugf("step to be tried again in %s", pause.Round(time.Millisecond))
-	next := e.Now().Add(pause)
+	next, cancelled := e.Now().Add(pause), j.Task().Cancel
 	nerr := j.note(func(t *model.Task) {
 		if w != nil {
 			t.State, t.LastError, t.ErrorKind, t.NextRun = model.TaskWaiting, w.Reason, model.KindBusy, next.UTC()
@@ -368,7 +433,10 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 		}
 		t.Missed(err, next)
 	})
-	if nerr != nil && !errors.Is(nerr, errMoved) {
+	switch {
+	case errors.Is(nerr, errMoved) && !j.gone && j.Task().Cancel && !cancelled:
+		return 0 // a user does not want to wait for the next try
+	case nerr != nil && !errors.Is(nerr, errMoved):
 		if errors.As(nerr, &se) {
 			e.end(se.err)
 		}

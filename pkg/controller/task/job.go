@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/model"
@@ -66,7 +67,7 @@ func commit[T any, P clonable[T]](j *Job, label string, drop bool, mut func(P, *
 			n := new(T)
 			*n = *c // the cache serves c's parts; its Rev is ours to set
 			P(n).Base().Rev = rev
-			j.Rec, j.gone = P(n), drop
+			j.Rec, j.gone, j.last = P(n), drop, rev
 			return nil
 		}
 		var conflict *db.ErrConflict
@@ -79,6 +80,14 @@ func commit[T any, P clonable[T]](j *Job, label string, drop bool, mut func(P, *
 		}
 		if j.gone {
 			return errMoved
+		}
+		if j.Rec.Base().Rev == base.Base().Rev {
+			// Not this record, but another one that the change depends on, or
+			// the epoch: do not run in circles until that is known here.
+			select {
+			case <-time.After(time.Duration(tries+1) * 10 * time.Millisecond):
+			case <-ctx.Done():
+			}
 		}
 		now := j.Rec.CurrentTask()
 		if tries >= 20 || now == nil || now.ID != was.ID || now.Step != was.Step || now.Cancel != was.Cancel || !now.Active() {

@@ -62,27 +62,41 @@ func (h *Handler) reserveGrowth(j *task.Job, v *model.Volume) error {
 }
 
 // look asks the backend for the volume's size after a failed or cancelled
-// growth, and goes by that.
+// growth, and goes by that. A cancelled one does not wait for a dock that is
+// gone: the volume keeps its space and says that its size is not known, and can
+// be deleted, or grown when the dock is back.
 func (h *Handler) look(ctx context.Context, j *task.Job, v *model.Volume, why error) error {
-	tg, err := h.Fleet.Target(v.PoolID)
-	if err != nil {
-		return err
-	}
-	ctx2, cancel := context.WithTimeout(ctx, h.Limits.Call)
-	defer cancel()
-	got, err := tg.GetVolume(ctx2, h.Fleet.Call(v.Task), tg.Backend, *ref(v, tg))
+	got, err := h.get(ctx, v)
 	switch {
+	case err != nil && v.Task.Cancel && h.DockGone(v.Task, err):
+		why = model.Errorf(model.KindOf(why), "%w; how large the volume is now is not known: %v", why, err)
+		return h.errorExtending(j, why)
 	case err != nil && h.Judge(v.Task, err) == steps.Retry:
 		return err
 	case err != nil:
-		return task.Advance(j, "volume.errorextending", func(v *model.Volume, _ *db.Txn) error {
-			h.end(v, model.StatusErrorExtending, why)
-			return nil
-		})
+		return h.errorExtending(j, why)
 	case got.Size >= v.Task.NewSize:
 		return h.grown(j, got)
 	}
 	return h.back(j, "volume.notgrown", why, true)
+}
+
+func (h *Handler) errorExtending(j *task.Job, why error) error {
+	return task.Advance(j, "volume.errorextending", func(v *model.Volume, _ *db.Txn) error {
+		h.end(v, model.StatusErrorExtending, why)
+		return nil
+	})
+}
+
+// get asks the dock for the volume as it is.
+func (h *Handler) get(ctx context.Context, v *model.Volume) (drivers.Volume, error) {
+	tg, err := h.Fleet.Target(v.PoolID)
+	if err != nil {
+		return drivers.Volume{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.Limits.Call)
+	defer cancel()
+	return tg.GetVolume(ctx, h.Fleet.Call(v.Task), tg.Backend, *ref(v, tg))
 }
 
 func (h *Handler) grown(j *task.Job, got drivers.Volume) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/osds-io/osds/pkg/controller/fleet"
 	"github.com/osds-io/osds/pkg/controller/selector"
@@ -144,6 +145,9 @@ func (h *Handler) provision(ctx context.Context, j *task.Job, v *model.Volume) e
 		if h.Judge(v.Task, err) == steps.Retry && h.Now().Sub(v.Task.CreatedAt) < h.Limits.Create {
 			return err
 		}
+		if model.IsKind(err, model.KindExists) {
+			return h.foreign(j, err)
+		}
 		return h.giveUp(j, err)
 	}
 	return task.Advance(j, "volume.created", func(v *model.Volume, _ *db.Txn) error {
@@ -151,6 +155,18 @@ func (h *Handler) provision(ctx context.Context, j *task.Job, v *model.Volume) e
 		v.BackendData, v.DurableName, v.DurableFormat = got.BackendData, got.DurableName, got.DurableFormat
 		v.Task.Failure, v.Task.FailureKind = "", ""
 		v.Task.End(model.TaskSucceeded, h.Now())
+		return nil
+	})
+}
+
+// foreign ends a create whose id the backend has for something else (made before
+// the store was restored from a backup, say). What is there is not ours to undo:
+// only the reservation is given back.
+func (h *Handler) foreign(j *task.Job, err error) error {
+	return task.Advance(j, "volume.foreign", func(v *model.Volume, t *db.Txn) error {
+		t.Account(v.PoolID, -v.Reserved)
+		v.PoolID, v.Reserved = "", 0
+		h.end(v, model.StatusError, err)
 		return nil
 	})
 }
@@ -257,6 +273,11 @@ func (h *Handler) remove(ctx context.Context, j *task.Job, v *model.Volume) erro
 		return h.drop(j, nil)
 	}
 	err := h.unmake(ctx, v)
+	// The volume had no snapshots or attachments when its deletion was accepted,
+	// but the backend may still have one that is owed.
+	if d := h.Owing(v, model.ResSnapshot, model.ResAttachment); d != nil && model.IsKind(err, model.KindBusy) {
+		return &task.Wait{For: time.Second, Reason: "a part of the volume is still to be removed first: " + d.Name + ": " + d.Reason}
+	}
 	switch {
 	case err == nil:
 		return h.drop(j, nil)
@@ -304,27 +325,26 @@ func (h *Handler) end(v *model.Volume, s model.Status, err error) {
 	v.Task.EndWith(err, h.Now())
 }
 
-// back ends a task that failed without effect: the volume is as it was before.
+// back ends a task that failed without effect: the volume is as it was before,
+// with the error of an earlier task that nobody has looked into yet, unless the
+// backend has just been asked (release).
 func (h *Handler) back(j *task.Job, label string, err error, release bool) error {
 	return task.Advance(j, label, func(v *model.Volume, t *db.Txn) error {
 		if release {
 			t.Account(v.PoolID, v.Size-v.Reserved)
 			v.Reserved = v.Size
 		}
-		h.end(v, h.settled(v), err)
+		was := h.settled(v)
+		if v.Task.PrevStatus.Failed() && !release {
+			was = v.Task.PrevStatus
+		}
+		h.end(v, was, err)
 		v.StatusReason = fmt.Sprintf("the last %s failed: %v", v.Task.Kind, err)
 		return nil
 	})
 }
 
-// settled is the status a volume goes back to: in use while it has a live
-// attachment. A detach at the same time writes the volume too, so that one of
-// the two transactions is built again.
-func (h *Handler) settled(v *model.Volume) model.Status {
-	for _, a := range h.Store.Attachments.Where("volumeId", v.ID, 0) {
-		if a.Status != model.StatusError && a.Status != model.StatusCreating {
-			return model.StatusInUse
-		}
-	}
-	return model.StatusAvailable
-}
+// settled is the status a volume goes back to, by its attachments. A detach at
+// the same time writes the volume too, so that one of the two transactions is
+// built again.
+func (h *Handler) settled(v *model.Volume) model.Status { return h.Attached(v.ID, "") }

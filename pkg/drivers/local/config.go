@@ -41,6 +41,12 @@ func load(path, stateDir string) (config, error) {
 	return c, err
 }
 
+// CheckConfig says what is wrong with the driver's YAML file at path.
+func CheckConfig(path string) error {
+	_, err := load(path, "")
+	return err
+}
+
 func parse(name string, data []byte) (config, error) {
 	var c config
 	err := conf.Parse(&c, name, data)
