@@ -29,7 +29,10 @@ type sessionTimes struct {
 func defaultSession() sessionTimes {
 	return sessionTimes{
 		beat: 3 * time.Second, silence: 10 * time.Second,
-		retryMin: 250 * time.Millisecond, retryMax: 10 * time.Second, refused: 15 * time.Second,
+		// A try costs an osdslet no more than a beat, so the pause between two
+		// need not grow past a beat's length: what waits for this dock waits
+		// for the whole of it.
+		retryMin: 250 * time.Millisecond, retryMax: 2 * time.Second, refused: 15 * time.Second,
 	}
 }
 
