@@ -105,7 +105,7 @@ func newRig(t *testing.T, drivers []string, traced bool) (*rig, error) {
 		case broken:
 			// It says that it has room, and finds that it has none; at times
 			// only when asked again about what it has made already.
-			b.Config += "failures: [{op: create, lost: true, rate: 0.5}, {op: create, kind: exhausted, rate: 1, message: no room after all}]\n"
+			b.Config += "failures: [{op: create, lost: true, rate: 0.2}, {op: create, kind: exhausted, rate: 1, message: no room after all}]\n"
 		}
 		backends = append(backends, b)
 	}
