@@ -193,12 +193,23 @@ type Export struct {
 	ReadOnly     bool
 	Protocol     string // the pool's accessProtocol
 	Host         model.Host
+	QoS          QoS
+}
+
+// QoS bounds what a host may do to a volume; 0 is no bound. A driver that
+// cannot hold a bound that is asked for answers unsupported.
+type QoS struct {
+	MaxIOPS           int64
+	MaxBytesPerSecond int64
 }
 
 // ExportRef names an export.
 type ExportRef struct {
 	AttachmentID string
 	Volume       VolumeRef
+	// Force ends the export although its host is still connected: the host is
+	// cut off first, so that nothing it sends later can reach the volume.
+	Force bool
 }
 
 // LiveExport is an export as the backend has it.

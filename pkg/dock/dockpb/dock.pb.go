@@ -638,16 +638,19 @@ func (x *CreateSnapshotRequest) GetTenantId() string {
 }
 
 type ExportRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
-	AttachmentId  string                 `protobuf:"bytes,2,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`
-	Volume        *ObjectRef             `protobuf:"bytes,3,opt,name=volume,proto3" json:"volume,omitempty"`
-	MultiAttach   bool                   `protobuf:"varint,4,opt,name=multi_attach,json=multiAttach,proto3" json:"multi_attach,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	Protocol      string                 `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Host          []byte                 `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"` // JSON of model.Host
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Call         *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	AttachmentId string                 `protobuf:"bytes,2,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`
+	Volume       *ObjectRef             `protobuf:"bytes,3,opt,name=volume,proto3" json:"volume,omitempty"`
+	MultiAttach  bool                   `protobuf:"varint,4,opt,name=multi_attach,json=multiAttach,proto3" json:"multi_attach,omitempty"`
+	ReadOnly     bool                   `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Protocol     string                 `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Host         []byte                 `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"` // JSON of model.Host
+	// Bounds of what the host may do to the volume; 0 is no bound.
+	MaxIops           int64 `protobuf:"varint,8,opt,name=max_iops,json=maxIops,proto3" json:"max_iops,omitempty"`
+	MaxBytesPerSecond int64 `protobuf:"varint,9,opt,name=max_bytes_per_second,json=maxBytesPerSecond,proto3" json:"max_bytes_per_second,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ExportRequest) Reset() {
@@ -729,11 +732,27 @@ func (x *ExportRequest) GetHost() []byte {
 	return nil
 }
 
+func (x *ExportRequest) GetMaxIops() int64 {
+	if x != nil {
+		return x.MaxIops
+	}
+	return 0
+}
+
+func (x *ExportRequest) GetMaxBytesPerSecond() int64 {
+	if x != nil {
+		return x.MaxBytesPerSecond
+	}
+	return 0
+}
+
 type UnexportRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
-	AttachmentId  string                 `protobuf:"bytes,2,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`
-	Volume        *ObjectRef             `protobuf:"bytes,3,opt,name=volume,proto3" json:"volume,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Call         *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	AttachmentId string                 `protobuf:"bytes,2,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`
+	Volume       *ObjectRef             `protobuf:"bytes,3,opt,name=volume,proto3" json:"volume,omitempty"`
+	// End it although the host is still connected: the host is cut off first.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -789,6 +808,253 @@ func (x *UnexportRequest) GetVolume() *ObjectRef {
 	return nil
 }
 
+func (x *UnexportRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type AttachRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Call         *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	AttachmentId string                 `protobuf:"bytes,2,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`
+	VolumeId     string                 `protobuf:"bytes,3,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	Connection   *Connection            `protobuf:"bytes,4,opt,name=connection,proto3" json:"connection,omitempty"`
+	ReadOnly     bool                   `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// What the device must be at least.
+	Size          int64 `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachRequest) Reset() {
+	*x = AttachRequest{}
+	mi := &file_dock_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachRequest) ProtoMessage() {}
+
+func (x *AttachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
+func (*AttachRequest) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AttachRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetAttachmentId() string {
+	if x != nil {
+		return x.AttachmentId
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetConnection() *Connection {
+	if x != nil {
+		return x.Connection
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *AttachRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type DetachRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Call         *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	AttachmentId string                 `protobuf:"bytes,2,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`
+	VolumeId     string                 `protobuf:"bytes,3,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	Connection   *Connection            `protobuf:"bytes,4,opt,name=connection,proto3" json:"connection,omitempty"`
+	// The export is gone: end what is left here, without flushing, whatever
+	// still holds the device.
+	Force         bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachRequest) Reset() {
+	*x = DetachRequest{}
+	mi := &file_dock_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachRequest) ProtoMessage() {}
+
+func (x *DetachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
+func (*DetachRequest) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DetachRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *DetachRequest) GetAttachmentId() string {
+	if x != nil {
+		return x.AttachmentId
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetConnection() *Connection {
+	if x != nil {
+		return x.Connection
+	}
+	return nil
+}
+
+func (x *DetachRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type ResizeDeviceRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Call         *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	AttachmentId string                 `protobuf:"bytes,2,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`
+	VolumeId     string                 `protobuf:"bytes,3,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	Size         int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	// Grow the file system on the device too, if there is one.
+	GrowFileSystem bool `protobuf:"varint,5,opt,name=grow_file_system,json=growFileSystem,proto3" json:"grow_file_system,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ResizeDeviceRequest) Reset() {
+	*x = ResizeDeviceRequest{}
+	mi := &file_dock_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeDeviceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeDeviceRequest) ProtoMessage() {}
+
+func (x *ResizeDeviceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeDeviceRequest.ProtoReflect.Descriptor instead.
+func (*ResizeDeviceRequest) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ResizeDeviceRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ResizeDeviceRequest) GetAttachmentId() string {
+	if x != nil {
+		return x.AttachmentId
+	}
+	return ""
+}
+
+func (x *ResizeDeviceRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *ResizeDeviceRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ResizeDeviceRequest) GetGrowFileSystem() bool {
+	if x != nil {
+		return x.GrowFileSystem
+	}
+	return false
+}
+
 type ListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Backend       string                 `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
@@ -801,7 +1067,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_dock_proto_msgTypes[11]
+	mi := &file_dock_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +1079,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[11]
+	mi := &file_dock_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +1092,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{11}
+	return file_dock_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListRequest) GetBackend() string {
@@ -875,7 +1141,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_dock_proto_msgTypes[12]
+	mi := &file_dock_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1153,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[12]
+	mi := &file_dock_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1166,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{12}
+	return file_dock_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Volume) GetId() string {
@@ -982,7 +1248,7 @@ type VolumeList struct {
 
 func (x *VolumeList) Reset() {
 	*x = VolumeList{}
-	mi := &file_dock_proto_msgTypes[13]
+	mi := &file_dock_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1260,7 @@ func (x *VolumeList) String() string {
 func (*VolumeList) ProtoMessage() {}
 
 func (x *VolumeList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[13]
+	mi := &file_dock_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1273,7 @@ func (x *VolumeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeList.ProtoReflect.Descriptor instead.
 func (*VolumeList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{13}
+	return file_dock_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VolumeList) GetVolumes() []*Volume {
@@ -1034,7 +1300,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_dock_proto_msgTypes[14]
+	mi := &file_dock_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1312,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[14]
+	mi := &file_dock_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1325,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{14}
+	return file_dock_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Snapshot) GetId() string {
@@ -1134,7 +1400,7 @@ type SnapshotList struct {
 
 func (x *SnapshotList) Reset() {
 	*x = SnapshotList{}
-	mi := &file_dock_proto_msgTypes[15]
+	mi := &file_dock_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1412,7 @@ func (x *SnapshotList) String() string {
 func (*SnapshotList) ProtoMessage() {}
 
 func (x *SnapshotList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[15]
+	mi := &file_dock_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1425,7 @@ func (x *SnapshotList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotList.ProtoReflect.Descriptor instead.
 func (*SnapshotList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{15}
+	return file_dock_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotList) GetSnapshots() []*Snapshot {
@@ -1179,7 +1445,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_dock_proto_msgTypes[16]
+	mi := &file_dock_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1457,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[16]
+	mi := &file_dock_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1470,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{16}
+	return file_dock_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Connection) GetType() string {
@@ -1234,7 +1500,7 @@ type LiveExport struct {
 
 func (x *LiveExport) Reset() {
 	*x = LiveExport{}
-	mi := &file_dock_proto_msgTypes[17]
+	mi := &file_dock_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1512,7 @@ func (x *LiveExport) String() string {
 func (*LiveExport) ProtoMessage() {}
 
 func (x *LiveExport) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[17]
+	mi := &file_dock_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1525,7 @@ func (x *LiveExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveExport.ProtoReflect.Descriptor instead.
 func (*LiveExport) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{17}
+	return file_dock_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LiveExport) GetAttachmentId() string {
@@ -1306,7 +1572,7 @@ type ExportList struct {
 
 func (x *ExportList) Reset() {
 	*x = ExportList{}
-	mi := &file_dock_proto_msgTypes[18]
+	mi := &file_dock_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1584,7 @@ func (x *ExportList) String() string {
 func (*ExportList) ProtoMessage() {}
 
 func (x *ExportList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[18]
+	mi := &file_dock_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1597,7 @@ func (x *ExportList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportList.ProtoReflect.Descriptor instead.
 func (*ExportList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{18}
+	return file_dock_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExportList) GetExports() []*LiveExport {
@@ -1339,6 +1605,190 @@ func (x *ExportList) GetExports() []*LiveExport {
 		return x.Exports
 	}
 	return nil
+}
+
+// Device is a block device of this host that an export appears as.
+type Device struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	AttachmentId string                 `protobuf:"bytes,1,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`
+	VolumeId     string                 `protobuf:"bytes,2,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	Path         string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// The identity by which it was found: a WWN or an NGUID.
+	Identity string `protobuf:"bytes,4,opt,name=identity,proto3" json:"identity,omitempty"`
+	Size     int64  `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	// For people: paths, sessions.
+	Detail        string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Device) Reset() {
+	*x = Device{}
+	mi := &file_dock_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Device) ProtoMessage() {}
+
+func (x *Device) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Device.ProtoReflect.Descriptor instead.
+func (*Device) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Device) GetAttachmentId() string {
+	if x != nil {
+		return x.AttachmentId
+	}
+	return ""
+}
+
+func (x *Device) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *Device) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Device) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *Device) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Device) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type DeviceList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Devices       []*Device              `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceList) Reset() {
+	*x = DeviceList{}
+	mi := &file_dock_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceList) ProtoMessage() {}
+
+func (x *DeviceList) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceList.ProtoReflect.Descriptor instead.
+func (*DeviceList) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DeviceList) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+// Initiator is one name of this host on a storage network.
+type Initiator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PortName      string                 `protobuf:"bytes,1,opt,name=port_name,json=portName,proto3" json:"port_name,omitempty"`
+	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Initiator) Reset() {
+	*x = Initiator{}
+	mi := &file_dock_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Initiator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Initiator) ProtoMessage() {}
+
+func (x *Initiator) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Initiator.ProtoReflect.Descriptor instead.
+func (*Initiator) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Initiator) GetPortName() string {
+	if x != nil {
+		return x.PortName
+	}
+	return ""
+}
+
+func (x *Initiator) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
 }
 
 type DockMessage struct {
@@ -1357,7 +1807,7 @@ type DockMessage struct {
 
 func (x *DockMessage) Reset() {
 	*x = DockMessage{}
-	mi := &file_dock_proto_msgTypes[19]
+	mi := &file_dock_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1819,7 @@ func (x *DockMessage) String() string {
 func (*DockMessage) ProtoMessage() {}
 
 func (x *DockMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[19]
+	mi := &file_dock_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1832,7 @@ func (x *DockMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DockMessage.ProtoReflect.Descriptor instead.
 func (*DockMessage) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{19}
+	return file_dock_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DockMessage) GetHello() *Hello {
@@ -1418,22 +1868,25 @@ type Hello struct {
 	DockId string                 `protobuf:"bytes,1,opt,name=dock_id,json=dockId,proto3" json:"dock_id,omitempty"`
 	// A new one each time the process starts: two processes with one dock id are
 	// told apart, and the second is refused.
-	Instance      string            `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	Name          string            `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	NodeId        string            `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // host name
-	Endpoint      string            `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`           // where osdslet dials the Dock service
-	Version       string            `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
-	Type          string            `protobuf:"bytes,7,opt,name=type,proto3" json:"type,omitempty"` // provisioner or attacher
-	Metadata      map[string]string `protobuf:"bytes,8,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	ClusterId     string            `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // the cluster it belongs to; empty the first time
-	Backends      []string          `protobuf:"bytes,10,rep,name=backends,proto3" json:"backends,omitempty"`                   // "name:driver"
+	Instance  string            `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	Name      string            `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	NodeId    string            `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // host name
+	Endpoint  string            `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`           // where osdslet dials the Dock service
+	Version   string            `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Type      string            `protobuf:"bytes,7,opt,name=type,proto3" json:"type,omitempty"` // provisioner or attacher
+	Metadata  map[string]string `protobuf:"bytes,8,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	ClusterId string            `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // the cluster it belongs to; empty the first time
+	Backends  []string          `protobuf:"bytes,10,rep,name=backends,proto3" json:"backends,omitempty"`                   // "name:driver"
+	// Not empty: this dock has a connector, and attaches for this host.
+	Initiators    []*Initiator `protobuf:"bytes,11,rep,name=initiators,proto3" json:"initiators,omitempty"`
+	Addresses     []string     `protobuf:"bytes,12,rep,name=addresses,proto3" json:"addresses,omitempty"` // of this host, for exports' access lists
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_dock_proto_msgTypes[20]
+	mi := &file_dock_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1898,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[20]
+	mi := &file_dock_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1911,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{20}
+	return file_dock_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Hello) GetDockId() string {
@@ -1531,6 +1984,20 @@ func (x *Hello) GetBackends() []string {
 	return nil
 }
 
+func (x *Hello) GetInitiators() []*Initiator {
+	if x != nil {
+		return x.Initiators
+	}
+	return nil
+}
+
+func (x *Hello) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 type Pool struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1553,7 +2020,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_dock_proto_msgTypes[21]
+	mi := &file_dock_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +2032,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[21]
+	mi := &file_dock_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +2045,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{21}
+	return file_dock_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Pool) GetId() string {
@@ -1695,7 +2162,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_dock_proto_msgTypes[22]
+	mi := &file_dock_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +2174,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[22]
+	mi := &file_dock_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +2187,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{22}
+	return file_dock_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -1813,7 +2280,7 @@ const file_dock_proto_rawDesc = "" +
 	"\x03ref\x18\x02 \x01(\v2\x17.osds.dock.v1.ObjectRefR\x03ref\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12/\n" +
 	"\x06volume\x18\x04 \x01(\v2\x17.osds.dock.v1.ObjectRefR\x06volume\x12\x1b\n" +
-	"\ttenant_id\x18\x05 \x01(\tR\btenantId\"\xfd\x01\n" +
+	"\ttenant_id\x18\x05 \x01(\tR\btenantId\"\xc9\x02\n" +
 	"\rExportRequest\x12&\n" +
 	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12#\n" +
 	"\rattachment_id\x18\x02 \x01(\tR\fattachmentId\x12/\n" +
@@ -1821,11 +2288,37 @@ const file_dock_proto_rawDesc = "" +
 	"\fmulti_attach\x18\x04 \x01(\bR\vmultiAttach\x12\x1b\n" +
 	"\tread_only\x18\x05 \x01(\bR\breadOnly\x12\x1a\n" +
 	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x12\n" +
-	"\x04host\x18\a \x01(\fR\x04host\"\x8f\x01\n" +
+	"\x04host\x18\a \x01(\fR\x04host\x12\x19\n" +
+	"\bmax_iops\x18\b \x01(\x03R\amaxIops\x12/\n" +
+	"\x14max_bytes_per_second\x18\t \x01(\x03R\x11maxBytesPerSecond\"\xa5\x01\n" +
 	"\x0fUnexportRequest\x12&\n" +
 	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12#\n" +
 	"\rattachment_id\x18\x02 \x01(\tR\fattachmentId\x12/\n" +
-	"\x06volume\x18\x03 \x01(\v2\x17.osds.dock.v1.ObjectRefR\x06volume\"{\n" +
+	"\x06volume\x18\x03 \x01(\v2\x17.osds.dock.v1.ObjectRefR\x06volume\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"\xe4\x01\n" +
+	"\rAttachRequest\x12&\n" +
+	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12#\n" +
+	"\rattachment_id\x18\x02 \x01(\tR\fattachmentId\x12\x1b\n" +
+	"\tvolume_id\x18\x03 \x01(\tR\bvolumeId\x128\n" +
+	"\n" +
+	"connection\x18\x04 \x01(\v2\x18.osds.dock.v1.ConnectionR\n" +
+	"connection\x12\x1b\n" +
+	"\tread_only\x18\x05 \x01(\bR\breadOnly\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x03R\x04size\"\xc9\x01\n" +
+	"\rDetachRequest\x12&\n" +
+	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12#\n" +
+	"\rattachment_id\x18\x02 \x01(\tR\fattachmentId\x12\x1b\n" +
+	"\tvolume_id\x18\x03 \x01(\tR\bvolumeId\x128\n" +
+	"\n" +
+	"connection\x18\x04 \x01(\v2\x18.osds.dock.v1.ConnectionR\n" +
+	"connection\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"\xbd\x01\n" +
+	"\x13ResizeDeviceRequest\x12&\n" +
+	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12#\n" +
+	"\rattachment_id\x18\x02 \x01(\tR\fattachmentId\x12\x1b\n" +
+	"\tvolume_id\x18\x03 \x01(\tR\bvolumeId\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12(\n" +
+	"\x10grow_file_system\x18\x05 \x01(\bR\x0egrowFileSystem\"{\n" +
 	"\vListRequest\x12\x18\n" +
 	"\abackend\x18\x01 \x01(\tR\abackend\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
@@ -1883,7 +2376,20 @@ const file_dock_proto_rawDesc = "" +
 	"\x06detail\x18\x05 \x01(\tR\x06detail\"@\n" +
 	"\n" +
 	"ExportList\x122\n" +
-	"\aexports\x18\x01 \x03(\v2\x18.osds.dock.v1.LiveExportR\aexports\"\x8c\x02\n" +
+	"\aexports\x18\x01 \x03(\v2\x18.osds.dock.v1.LiveExportR\aexports\"\xa6\x01\n" +
+	"\x06Device\x12#\n" +
+	"\rattachment_id\x18\x01 \x01(\tR\fattachmentId\x12\x1b\n" +
+	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x1a\n" +
+	"\bidentity\x18\x04 \x01(\tR\bidentity\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\"<\n" +
+	"\n" +
+	"DeviceList\x12.\n" +
+	"\adevices\x18\x01 \x03(\v2\x14.osds.dock.v1.DeviceR\adevices\"D\n" +
+	"\tInitiator\x12\x1b\n" +
+	"\tport_name\x18\x01 \x01(\tR\bportName\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\x8c\x02\n" +
 	"\vDockMessage\x12)\n" +
 	"\x05hello\x18\x01 \x01(\v2\x13.osds.dock.v1.HelloR\x05hello\x12(\n" +
 	"\x05pools\x18\x02 \x03(\v2\x12.osds.dock.v1.PoolR\x05pools\x12\x14\n" +
@@ -1891,7 +2397,7 @@ const file_dock_proto_rawDesc = "" +
 	"\x0eout_of_service\x18\x04 \x03(\v2+.osds.dock.v1.DockMessage.OutOfServiceEntryR\foutOfService\x1a?\n" +
 	"\x11OutOfServiceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xea\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc1\x03\n" +
 	"\x05Hello\x12\x17\n" +
 	"\adock_id\x18\x01 \x01(\tR\x06dockId\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x12\n" +
@@ -1904,7 +2410,11 @@ const file_dock_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\t \x01(\tR\tclusterId\x12\x1a\n" +
 	"\bbackends\x18\n" +
-	" \x03(\tR\bbackends\x1a;\n" +
+	" \x03(\tR\bbackends\x127\n" +
+	"\n" +
+	"initiators\x18\v \x03(\v2\x17.osds.dock.v1.InitiatorR\n" +
+	"initiators\x12\x1c\n" +
+	"\taddresses\x18\f \x03(\tR\taddresses\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x03\n" +
@@ -1930,7 +2440,7 @@ const file_dock_proto_rawDesc = "" +
 	"\abeat_ms\x18\x02 \x01(\x05R\x06beatMs\x12\x18\n" +
 	"\arefused\x18\x03 \x01(\tR\arefused\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x03R\x05epoch2\x8b\a\n" +
+	"\x05epoch\x18\x05 \x01(\x03R\x05epoch2\x91\t\n" +
 	"\x04Dock\x12G\n" +
 	"\fCreateVolume\x12!.osds.dock.v1.CreateVolumeRequest\x1a\x14.osds.dock.v1.Volume\x12@\n" +
 	"\fDeleteVolume\x12\x1b.osds.dock.v1.ObjectRequest\x1a\x13.osds.dock.v1.Empty\x12>\n" +
@@ -1944,7 +2454,11 @@ const file_dock_proto_rawDesc = "" +
 	"\rListSnapshots\x12\x19.osds.dock.v1.ListRequest\x1a\x1a.osds.dock.v1.SnapshotList\x12?\n" +
 	"\x06Export\x12\x1b.osds.dock.v1.ExportRequest\x1a\x18.osds.dock.v1.Connection\x12>\n" +
 	"\bUnexport\x12\x1d.osds.dock.v1.UnexportRequest\x1a\x13.osds.dock.v1.Empty\x12B\n" +
-	"\vListExports\x12\x19.osds.dock.v1.ListRequest\x1a\x18.osds.dock.v1.ExportList2K\n" +
+	"\vListExports\x12\x19.osds.dock.v1.ListRequest\x1a\x18.osds.dock.v1.ExportList\x12;\n" +
+	"\x06Attach\x12\x1b.osds.dock.v1.AttachRequest\x1a\x14.osds.dock.v1.Device\x12:\n" +
+	"\x06Detach\x12\x1b.osds.dock.v1.DetachRequest\x1a\x13.osds.dock.v1.Empty\x12G\n" +
+	"\fResizeDevice\x12!.osds.dock.v1.ResizeDeviceRequest\x1a\x14.osds.dock.v1.Device\x12B\n" +
+	"\vListDevices\x12\x19.osds.dock.v1.ListRequest\x1a\x18.osds.dock.v1.DeviceList2K\n" +
 	"\bRegistry\x12?\n" +
 	"\aSession\x12\x19.osds.dock.v1.DockMessage\x1a\x15.osds.dock.v1.Welcome(\x010\x01B)Z'github.com/osds-io/osds/pkg/dock/dockpbb\x06proto3"
 
@@ -1960,7 +2474,7 @@ func file_dock_proto_rawDescGZIP() []byte {
 	return file_dock_proto_rawDescData
 }
 
-var file_dock_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_dock_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_dock_proto_goTypes = []any{
 	(*Call)(nil),                  // 0: osds.dock.v1.Call
 	(*Empty)(nil),                 // 1: osds.dock.v1.Empty
@@ -1973,27 +2487,33 @@ var file_dock_proto_goTypes = []any{
 	(*CreateSnapshotRequest)(nil), // 8: osds.dock.v1.CreateSnapshotRequest
 	(*ExportRequest)(nil),         // 9: osds.dock.v1.ExportRequest
 	(*UnexportRequest)(nil),       // 10: osds.dock.v1.UnexportRequest
-	(*ListRequest)(nil),           // 11: osds.dock.v1.ListRequest
-	(*Volume)(nil),                // 12: osds.dock.v1.Volume
-	(*VolumeList)(nil),            // 13: osds.dock.v1.VolumeList
-	(*Snapshot)(nil),              // 14: osds.dock.v1.Snapshot
-	(*SnapshotList)(nil),          // 15: osds.dock.v1.SnapshotList
-	(*Connection)(nil),            // 16: osds.dock.v1.Connection
-	(*LiveExport)(nil),            // 17: osds.dock.v1.LiveExport
-	(*ExportList)(nil),            // 18: osds.dock.v1.ExportList
-	(*DockMessage)(nil),           // 19: osds.dock.v1.DockMessage
-	(*Hello)(nil),                 // 20: osds.dock.v1.Hello
-	(*Pool)(nil),                  // 21: osds.dock.v1.Pool
-	(*Welcome)(nil),               // 22: osds.dock.v1.Welcome
-	nil,                           // 23: osds.dock.v1.ObjectRef.BackendDataEntry
-	nil,                           // 24: osds.dock.v1.Volume.BackendDataEntry
-	nil,                           // 25: osds.dock.v1.Snapshot.BackendDataEntry
-	nil,                           // 26: osds.dock.v1.DockMessage.OutOfServiceEntry
-	nil,                           // 27: osds.dock.v1.Hello.MetadataEntry
-	(*structpb.Struct)(nil),       // 28: google.protobuf.Struct
+	(*AttachRequest)(nil),         // 11: osds.dock.v1.AttachRequest
+	(*DetachRequest)(nil),         // 12: osds.dock.v1.DetachRequest
+	(*ResizeDeviceRequest)(nil),   // 13: osds.dock.v1.ResizeDeviceRequest
+	(*ListRequest)(nil),           // 14: osds.dock.v1.ListRequest
+	(*Volume)(nil),                // 15: osds.dock.v1.Volume
+	(*VolumeList)(nil),            // 16: osds.dock.v1.VolumeList
+	(*Snapshot)(nil),              // 17: osds.dock.v1.Snapshot
+	(*SnapshotList)(nil),          // 18: osds.dock.v1.SnapshotList
+	(*Connection)(nil),            // 19: osds.dock.v1.Connection
+	(*LiveExport)(nil),            // 20: osds.dock.v1.LiveExport
+	(*ExportList)(nil),            // 21: osds.dock.v1.ExportList
+	(*Device)(nil),                // 22: osds.dock.v1.Device
+	(*DeviceList)(nil),            // 23: osds.dock.v1.DeviceList
+	(*Initiator)(nil),             // 24: osds.dock.v1.Initiator
+	(*DockMessage)(nil),           // 25: osds.dock.v1.DockMessage
+	(*Hello)(nil),                 // 26: osds.dock.v1.Hello
+	(*Pool)(nil),                  // 27: osds.dock.v1.Pool
+	(*Welcome)(nil),               // 28: osds.dock.v1.Welcome
+	nil,                           // 29: osds.dock.v1.ObjectRef.BackendDataEntry
+	nil,                           // 30: osds.dock.v1.Volume.BackendDataEntry
+	nil,                           // 31: osds.dock.v1.Snapshot.BackendDataEntry
+	nil,                           // 32: osds.dock.v1.DockMessage.OutOfServiceEntry
+	nil,                           // 33: osds.dock.v1.Hello.MetadataEntry
+	(*structpb.Struct)(nil),       // 34: google.protobuf.Struct
 }
 var file_dock_proto_depIdxs = []int32{
-	23, // 0: osds.dock.v1.ObjectRef.backend_data:type_name -> osds.dock.v1.ObjectRef.BackendDataEntry
+	29, // 0: osds.dock.v1.ObjectRef.backend_data:type_name -> osds.dock.v1.ObjectRef.BackendDataEntry
 	0,  // 1: osds.dock.v1.ObjectRequest.call:type_name -> osds.dock.v1.Call
 	3,  // 2: osds.dock.v1.ObjectRequest.ref:type_name -> osds.dock.v1.ObjectRef
 	0,  // 3: osds.dock.v1.CreateVolumeRequest.call:type_name -> osds.dock.v1.Call
@@ -2012,50 +2532,65 @@ var file_dock_proto_depIdxs = []int32{
 	3,  // 16: osds.dock.v1.ExportRequest.volume:type_name -> osds.dock.v1.ObjectRef
 	0,  // 17: osds.dock.v1.UnexportRequest.call:type_name -> osds.dock.v1.Call
 	3,  // 18: osds.dock.v1.UnexportRequest.volume:type_name -> osds.dock.v1.ObjectRef
-	0,  // 19: osds.dock.v1.ListRequest.call:type_name -> osds.dock.v1.Call
-	24, // 20: osds.dock.v1.Volume.backend_data:type_name -> osds.dock.v1.Volume.BackendDataEntry
-	12, // 21: osds.dock.v1.VolumeList.volumes:type_name -> osds.dock.v1.Volume
-	25, // 22: osds.dock.v1.Snapshot.backend_data:type_name -> osds.dock.v1.Snapshot.BackendDataEntry
-	14, // 23: osds.dock.v1.SnapshotList.snapshots:type_name -> osds.dock.v1.Snapshot
-	28, // 24: osds.dock.v1.Connection.data:type_name -> google.protobuf.Struct
-	17, // 25: osds.dock.v1.ExportList.exports:type_name -> osds.dock.v1.LiveExport
-	20, // 26: osds.dock.v1.DockMessage.hello:type_name -> osds.dock.v1.Hello
-	21, // 27: osds.dock.v1.DockMessage.pools:type_name -> osds.dock.v1.Pool
-	26, // 28: osds.dock.v1.DockMessage.out_of_service:type_name -> osds.dock.v1.DockMessage.OutOfServiceEntry
-	27, // 29: osds.dock.v1.Hello.metadata:type_name -> osds.dock.v1.Hello.MetadataEntry
-	5,  // 30: osds.dock.v1.Dock.CreateVolume:input_type -> osds.dock.v1.CreateVolumeRequest
-	4,  // 31: osds.dock.v1.Dock.DeleteVolume:input_type -> osds.dock.v1.ObjectRequest
-	4,  // 32: osds.dock.v1.Dock.GetVolume:input_type -> osds.dock.v1.ObjectRequest
-	11, // 33: osds.dock.v1.Dock.ListVolumes:input_type -> osds.dock.v1.ListRequest
-	6,  // 34: osds.dock.v1.Dock.ExpandVolume:input_type -> osds.dock.v1.ExpandVolumeRequest
-	7,  // 35: osds.dock.v1.Dock.RevertVolume:input_type -> osds.dock.v1.RevertVolumeRequest
-	8,  // 36: osds.dock.v1.Dock.CreateSnapshot:input_type -> osds.dock.v1.CreateSnapshotRequest
-	4,  // 37: osds.dock.v1.Dock.DeleteSnapshot:input_type -> osds.dock.v1.ObjectRequest
-	4,  // 38: osds.dock.v1.Dock.GetSnapshot:input_type -> osds.dock.v1.ObjectRequest
-	11, // 39: osds.dock.v1.Dock.ListSnapshots:input_type -> osds.dock.v1.ListRequest
-	9,  // 40: osds.dock.v1.Dock.Export:input_type -> osds.dock.v1.ExportRequest
-	10, // 41: osds.dock.v1.Dock.Unexport:input_type -> osds.dock.v1.UnexportRequest
-	11, // 42: osds.dock.v1.Dock.ListExports:input_type -> osds.dock.v1.ListRequest
-	19, // 43: osds.dock.v1.Registry.Session:input_type -> osds.dock.v1.DockMessage
-	12, // 44: osds.dock.v1.Dock.CreateVolume:output_type -> osds.dock.v1.Volume
-	1,  // 45: osds.dock.v1.Dock.DeleteVolume:output_type -> osds.dock.v1.Empty
-	12, // 46: osds.dock.v1.Dock.GetVolume:output_type -> osds.dock.v1.Volume
-	13, // 47: osds.dock.v1.Dock.ListVolumes:output_type -> osds.dock.v1.VolumeList
-	12, // 48: osds.dock.v1.Dock.ExpandVolume:output_type -> osds.dock.v1.Volume
-	12, // 49: osds.dock.v1.Dock.RevertVolume:output_type -> osds.dock.v1.Volume
-	14, // 50: osds.dock.v1.Dock.CreateSnapshot:output_type -> osds.dock.v1.Snapshot
-	1,  // 51: osds.dock.v1.Dock.DeleteSnapshot:output_type -> osds.dock.v1.Empty
-	14, // 52: osds.dock.v1.Dock.GetSnapshot:output_type -> osds.dock.v1.Snapshot
-	15, // 53: osds.dock.v1.Dock.ListSnapshots:output_type -> osds.dock.v1.SnapshotList
-	16, // 54: osds.dock.v1.Dock.Export:output_type -> osds.dock.v1.Connection
-	1,  // 55: osds.dock.v1.Dock.Unexport:output_type -> osds.dock.v1.Empty
-	18, // 56: osds.dock.v1.Dock.ListExports:output_type -> osds.dock.v1.ExportList
-	22, // 57: osds.dock.v1.Registry.Session:output_type -> osds.dock.v1.Welcome
-	44, // [44:58] is the sub-list for method output_type
-	30, // [30:44] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	0,  // 19: osds.dock.v1.AttachRequest.call:type_name -> osds.dock.v1.Call
+	19, // 20: osds.dock.v1.AttachRequest.connection:type_name -> osds.dock.v1.Connection
+	0,  // 21: osds.dock.v1.DetachRequest.call:type_name -> osds.dock.v1.Call
+	19, // 22: osds.dock.v1.DetachRequest.connection:type_name -> osds.dock.v1.Connection
+	0,  // 23: osds.dock.v1.ResizeDeviceRequest.call:type_name -> osds.dock.v1.Call
+	0,  // 24: osds.dock.v1.ListRequest.call:type_name -> osds.dock.v1.Call
+	30, // 25: osds.dock.v1.Volume.backend_data:type_name -> osds.dock.v1.Volume.BackendDataEntry
+	15, // 26: osds.dock.v1.VolumeList.volumes:type_name -> osds.dock.v1.Volume
+	31, // 27: osds.dock.v1.Snapshot.backend_data:type_name -> osds.dock.v1.Snapshot.BackendDataEntry
+	17, // 28: osds.dock.v1.SnapshotList.snapshots:type_name -> osds.dock.v1.Snapshot
+	34, // 29: osds.dock.v1.Connection.data:type_name -> google.protobuf.Struct
+	20, // 30: osds.dock.v1.ExportList.exports:type_name -> osds.dock.v1.LiveExport
+	22, // 31: osds.dock.v1.DeviceList.devices:type_name -> osds.dock.v1.Device
+	26, // 32: osds.dock.v1.DockMessage.hello:type_name -> osds.dock.v1.Hello
+	27, // 33: osds.dock.v1.DockMessage.pools:type_name -> osds.dock.v1.Pool
+	32, // 34: osds.dock.v1.DockMessage.out_of_service:type_name -> osds.dock.v1.DockMessage.OutOfServiceEntry
+	33, // 35: osds.dock.v1.Hello.metadata:type_name -> osds.dock.v1.Hello.MetadataEntry
+	24, // 36: osds.dock.v1.Hello.initiators:type_name -> osds.dock.v1.Initiator
+	5,  // 37: osds.dock.v1.Dock.CreateVolume:input_type -> osds.dock.v1.CreateVolumeRequest
+	4,  // 38: osds.dock.v1.Dock.DeleteVolume:input_type -> osds.dock.v1.ObjectRequest
+	4,  // 39: osds.dock.v1.Dock.GetVolume:input_type -> osds.dock.v1.ObjectRequest
+	14, // 40: osds.dock.v1.Dock.ListVolumes:input_type -> osds.dock.v1.ListRequest
+	6,  // 41: osds.dock.v1.Dock.ExpandVolume:input_type -> osds.dock.v1.ExpandVolumeRequest
+	7,  // 42: osds.dock.v1.Dock.RevertVolume:input_type -> osds.dock.v1.RevertVolumeRequest
+	8,  // 43: osds.dock.v1.Dock.CreateSnapshot:input_type -> osds.dock.v1.CreateSnapshotRequest
+	4,  // 44: osds.dock.v1.Dock.DeleteSnapshot:input_type -> osds.dock.v1.ObjectRequest
+	4,  // 45: osds.dock.v1.Dock.GetSnapshot:input_type -> osds.dock.v1.ObjectRequest
+	14, // 46: osds.dock.v1.Dock.ListSnapshots:input_type -> osds.dock.v1.ListRequest
+	9,  // 47: osds.dock.v1.Dock.Export:input_type -> osds.dock.v1.ExportRequest
+	10, // 48: osds.dock.v1.Dock.Unexport:input_type -> osds.dock.v1.UnexportRequest
+	14, // 49: osds.dock.v1.Dock.ListExports:input_type -> osds.dock.v1.ListRequest
+	11, // 50: osds.dock.v1.Dock.Attach:input_type -> osds.dock.v1.AttachRequest
+	12, // 51: osds.dock.v1.Dock.Detach:input_type -> osds.dock.v1.DetachRequest
+	13, // 52: osds.dock.v1.Dock.ResizeDevice:input_type -> osds.dock.v1.ResizeDeviceRequest
+	14, // 53: osds.dock.v1.Dock.ListDevices:input_type -> osds.dock.v1.ListRequest
+	25, // 54: osds.dock.v1.Registry.Session:input_type -> osds.dock.v1.DockMessage
+	15, // 55: osds.dock.v1.Dock.CreateVolume:output_type -> osds.dock.v1.Volume
+	1,  // 56: osds.dock.v1.Dock.DeleteVolume:output_type -> osds.dock.v1.Empty
+	15, // 57: osds.dock.v1.Dock.GetVolume:output_type -> osds.dock.v1.Volume
+	16, // 58: osds.dock.v1.Dock.ListVolumes:output_type -> osds.dock.v1.VolumeList
+	15, // 59: osds.dock.v1.Dock.ExpandVolume:output_type -> osds.dock.v1.Volume
+	15, // 60: osds.dock.v1.Dock.RevertVolume:output_type -> osds.dock.v1.Volume
+	17, // 61: osds.dock.v1.Dock.CreateSnapshot:output_type -> osds.dock.v1.Snapshot
+	1,  // 62: osds.dock.v1.Dock.DeleteSnapshot:output_type -> osds.dock.v1.Empty
+	17, // 63: osds.dock.v1.Dock.GetSnapshot:output_type -> osds.dock.v1.Snapshot
+	18, // 64: osds.dock.v1.Dock.ListSnapshots:output_type -> osds.dock.v1.SnapshotList
+	19, // 65: osds.dock.v1.Dock.Export:output_type -> osds.dock.v1.Connection
+	1,  // 66: osds.dock.v1.Dock.Unexport:output_type -> osds.dock.v1.Empty
+	21, // 67: osds.dock.v1.Dock.ListExports:output_type -> osds.dock.v1.ExportList
+	22, // 68: osds.dock.v1.Dock.Attach:output_type -> osds.dock.v1.Device
+	1,  // 69: osds.dock.v1.Dock.Detach:output_type -> osds.dock.v1.Empty
+	22, // 70: osds.dock.v1.Dock.ResizeDevice:output_type -> osds.dock.v1.Device
+	23, // 71: osds.dock.v1.Dock.ListDevices:output_type -> osds.dock.v1.DeviceList
+	28, // 72: osds.dock.v1.Registry.Session:output_type -> osds.dock.v1.Welcome
+	55, // [55:73] is the sub-list for method output_type
+	37, // [37:55] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_dock_proto_init() }
@@ -2069,7 +2604,7 @@ func file_dock_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dock_proto_rawDesc), len(file_dock_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

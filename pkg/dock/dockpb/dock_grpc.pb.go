@@ -36,6 +36,10 @@ const (
 	Dock_Export_FullMethodName         = "/osds.dock.v1.Dock/Export"
 	Dock_Unexport_FullMethodName       = "/osds.dock.v1.Dock/Unexport"
 	Dock_ListExports_FullMethodName    = "/osds.dock.v1.Dock/ListExports"
+	Dock_Attach_FullMethodName         = "/osds.dock.v1.Dock/Attach"
+	Dock_Detach_FullMethodName         = "/osds.dock.v1.Dock/Detach"
+	Dock_ResizeDevice_FullMethodName   = "/osds.dock.v1.Dock/ResizeDevice"
+	Dock_ListDevices_FullMethodName    = "/osds.dock.v1.Dock/ListDevices"
 )
 
 // DockClient is the client API for Dock service.
@@ -58,6 +62,12 @@ type DockClient interface {
 	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (*Connection, error)
 	Unexport(ctx context.Context, in *UnexportRequest, opts ...grpc.CallOption) (*Empty, error)
 	ListExports(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ExportList, error)
+	// The consumer's side, on docks with a connector: the devices of this host
+	// that exports of other (or the same) docks appear as.
+	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*Device, error)
+	Detach(ctx context.Context, in *DetachRequest, opts ...grpc.CallOption) (*Empty, error)
+	ResizeDevice(ctx context.Context, in *ResizeDeviceRequest, opts ...grpc.CallOption) (*Device, error)
+	ListDevices(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*DeviceList, error)
 }
 
 type dockClient struct {
@@ -198,6 +208,46 @@ func (c *dockClient) ListExports(ctx context.Context, in *ListRequest, opts ...g
 	return out, nil
 }
 
+func (c *dockClient) Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*Device, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Device)
+	err := c.cc.Invoke(ctx, Dock_Attach_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *dockClient) Detach(ctx context.Context, in *DetachRequest, opts ...grpc.CallOption) (*Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Empty)
+	err := c.cc.Invoke(ctx, Dock_Detach_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *dockClient) ResizeDevice(ctx context.Context, in *ResizeDeviceRequest, opts ...grpc.CallOption) (*Device, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Device)
+	err := c.cc.Invoke(ctx, Dock_ResizeDevice_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *dockClient) ListDevices(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*DeviceList, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeviceList)
+	err := c.cc.Invoke(ctx, Dock_ListDevices_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DockServer is the server API for Dock service.
 // All implementations must embed UnimplementedDockServer
 // for forward compatibility.
@@ -218,6 +268,12 @@ type DockServer interface {
 	Export(context.Context, *ExportRequest) (*Connection, error)
 	Unexport(context.Context, *UnexportRequest) (*Empty, error)
 	ListExports(context.Context, *ListRequest) (*ExportList, error)
+	// The consumer's side, on docks with a connector: the devices of this host
+	// that exports of other (or the same) docks appear as.
+	Attach(context.Context, *AttachRequest) (*Device, error)
+	Detach(context.Context, *DetachRequest) (*Empty, error)
+	ResizeDevice(context.Context, *ResizeDeviceRequest) (*Device, error)
+	ListDevices(context.Context, *ListRequest) (*DeviceList, error)
 	mustEmbedUnimplementedDockServer()
 }
 
@@ -266,6 +322,18 @@ func (UnimplementedDockServer) Unexport(context.Context, *UnexportRequest) (*Emp
 }
 func (UnimplementedDockServer) ListExports(context.Context, *ListRequest) (*ExportList, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListExports not implemented")
+}
+func (UnimplementedDockServer) Attach(context.Context, *AttachRequest) (*Device, error) {
+	return nil, status.Error(codes.Unimplemented, "method Attach not implemented")
+}
+func (UnimplementedDockServer) Detach(context.Context, *DetachRequest) (*Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method Detach not implemented")
+}
+func (UnimplementedDockServer) ResizeDevice(context.Context, *ResizeDeviceRequest) (*Device, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResizeDevice not implemented")
+}
+func (UnimplementedDockServer) ListDevices(context.Context, *ListRequest) (*DeviceList, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDevices not implemented")
 }
 func (UnimplementedDockServer) mustEmbedUnimplementedDockServer() {}
 func (UnimplementedDockServer) testEmbeddedByValue()              {}
@@ -522,6 +590,78 @@ func _Dock_ListExports_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Dock_Attach_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AttachRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DockServer).Attach(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dock_Attach_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DockServer).Attach(ctx, req.(*AttachRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Dock_Detach_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DetachRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DockServer).Detach(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dock_Detach_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DockServer).Detach(ctx, req.(*DetachRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Dock_ResizeDevice_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResizeDeviceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DockServer).ResizeDevice(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dock_ResizeDevice_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DockServer).ResizeDevice(ctx, req.(*ResizeDeviceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Dock_ListDevices_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DockServer).ListDevices(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dock_ListDevices_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DockServer).ListDevices(ctx, req.(*ListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Dock_ServiceDesc is the grpc.ServiceDesc for Dock service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -580,6 +720,22 @@ var Dock_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListExports",
 			Handler:    _Dock_ListExports_Handler,
+		},
+		{
+			MethodName: "Attach",
+			Handler:    _Dock_Attach_Handler,
+		},
+		{
+			MethodName: "Detach",
+			Handler:    _Dock_Detach_Handler,
+		},
+		{
+			MethodName: "ResizeDevice",
+			Handler:    _Dock_ResizeDevice_Handler,
+		},
+		{
+			MethodName: "ListDevices",
+			Handler:    _Dock_ListDevices_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
