@@ -133,7 +133,7 @@ func (d *Dock) newBackend(bc BackendConfig, f drivers.Factory) *backend {
 	}
 	b.dconf = func() (drivers.Config, error) {
 		dir, err := d.state.driverDir(bc.Name)
-		return drivers.Config{Backend: bc.Name, Path: bc.Config, StateDir: dir, ClusterID: d.state.clusterID()}, err
+		return drivers.Config{Backend: bc.Name, Path: bc.Config, StateDir: dir, ClusterID: d.state.clusterID(), Log: b.log}, err
 	}
 	return b
 }
