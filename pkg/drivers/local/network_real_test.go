@@ -130,4 +130,3 @@ func TestNetworkCrash(t *testing.T) {
 		})
 	}
 }
-
