@@ -157,10 +157,8 @@ type Attachment struct {
 	// by itself. It is stored before the dock is called, and cleared when the
 	// dock has said that the device is gone.
 	DockID string `json:"dock,omitempty"`
-	// DevicePath is the device that the dock made, SeenSize how large the host
-	// has seen it to be.
+	// DevicePath is the device that the dock made.
 	DevicePath string            `json:"device,omitempty"`
-	SeenSize   Bytes             `json:"seen,omitempty"`
 	Metadata   map[string]string `json:"metadata,omitempty"`
 	Task       *Task             `json:"task,omitempty"`
 }

@@ -149,6 +149,17 @@ func NewTask(res Resource, kind TaskKind, prev Status, requestID string, now tim
 	}
 }
 
+// NewDetach makes the task that ends an attachment. A host that a dock serves
+// gives its device up first; with force it is cut off first.
+func NewDetach(a *Attachment, force bool, requestID string, now time.Time) *Task {
+	t := NewTask(ResAttachment, TaskDelete, a.Status, requestID, now)
+	t.Force = force
+	if a.DockID != "" && !force {
+		t.Step = StepDetach
+	}
+	return t
+}
+
 // Begin moves the task to a step: the one before is entered in the history.
 func (t *Task) Begin(step Step, now time.Time) {
 	t.done(now)
