@@ -103,11 +103,9 @@ func newRig(t *testing.T, drivers []string, traced bool) (*rig, error) {
 		case "local":
 			b = c.Local(d, 20)
 		case broken:
-			// It says that it has room, and finds that it has none; at times
-			// only when asked again about what it has made already: seldom
-			// enough that a run of lost answers, with a longer pause after
-			// each, does not last for minutes.
-			b.Config += "failures: [{op: create, lost: true, rate: 0.2}, {op: create, kind: exhausted, rate: 1, message: no room after all}]\n"
+			// It says that it has room, and finds that it has none; after
+			// each start only when asked again about what it has made already.
+			b.Config += "failures: [{op: create, lost: true, rate: 1, times: 1}, {op: create, kind: exhausted, rate: 1, message: no room after all}]\n"
 		}
 		backends = append(backends, b)
 	}
