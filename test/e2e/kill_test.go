@@ -103,11 +103,9 @@ func newRig(t *testing.T, drivers []string, traced bool) (*rig, error) {
 		case "local":
 			b = c.Local(d, 20)
 		case broken:
-			// It says that it has room, and finds that it has none; at times
-			// only when asked again about what it has made already: seldom
-			// enough that a run of lost answers, with a longer pause after
-			// each, does not last for minutes.
-			b.Config += "failures: [{op: create, lost: true, rate: 0.2}, {op: create, kind: exhausted, rate: 1, message: no room after all}]\n"
+			// It says that it has room, and finds that it has none; after
+			// each start only when asked again about what it has made already.
+			b.Config += "failures: [{op: create, lost: true, rate: 1, times: 1}, {op: create, kind: exhausted, rate: 1, message: no room after all}]\n"
 		}
 		backends = append(backends, b)
 	}
@@ -318,6 +316,12 @@ func (r *rig) try(ctx context.Context, drivers []string, at attempt) (o outcome)
 	kills, gerr := stop()
 	o.reached = kills >= want
 	o.err = errors.Join(err, gerr)
+	if !o.reached && o.err == nil {
+		// It would die in the middle of a later attempt, on the other process.
+		p.Kill()
+		p.SetFaults("")
+		o.err = p.Start()
+	}
 	o.back, _, err = harness.Points(track)
 	o.err = errors.Join(o.err, err)
 	return o
