@@ -22,7 +22,6 @@ import (
 
 	"github.com/osds-io/osds/internal/obs"
 	"github.com/osds-io/osds/internal/tlsconf"
-	"github.com/osds-io/osds/pkg/dock/connector"
 	"github.com/osds-io/osds/pkg/dock/dockpb"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
