@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -36,6 +37,7 @@ type who string
 const (
 	theLet  who = "osdslet"
 	theDock who = "osdsdock"
+	theHost who = "attacher"
 )
 
 // attempt is one kill: where, in which process, with which driver below.
@@ -77,11 +79,13 @@ type outcome struct {
 	back []string
 }
 
-// rig is one cluster of an osdslet and a dock with both drivers.
+// rig is one cluster of an osdslet and a dock with both drivers, and perhaps a dock
+// that attaches.
 type rig struct {
 	c      *harness.Cluster
 	let    *harness.Let
 	dock   *harness.Dock
+	at     *harness.Dock // nil: hosts attach by themselves
 	cl     *client.Client
 	admin  *client.Client
 	host   string
@@ -100,7 +104,7 @@ func newRig(t *testing.T, drivers []string, traced bool) (*rig, error) {
 	for _, d := range drivers {
 		b := harness.Sample(d, 100)
 		switch d {
-		case "local":
+		case "local", served:
 			b = c.Local(d, 20)
 		case broken:
 			// It says that it has room, and finds that it has none; after
@@ -110,24 +114,41 @@ func newRig(t *testing.T, drivers []string, traced bool) (*rig, error) {
 		backends = append(backends, b)
 	}
 	r.dock = c.AddDock(nil, backends...)
+	if slices.Contains(drivers, served) {
+		r.at = c.AddAttacher(nil)
+	}
 	if traced {
-		r.let.SetFaults("trace:" + r.traceFile(theLet))
-		r.dock.SetFaults("trace:" + r.traceFile(theDock))
+		for _, w := range r.all() {
+			r.process(w).SetFaults("trace:" + r.traceFile(w))
+		}
 	}
 	a := c.Client(client.Config{Retries: -1, AttemptTimeout: 10 * time.Second})
 	r.cl = a.Client
 	r.admin = c.Client(client.Config{}).Client
-	if err := errors.Join(r.let.Start(), r.dock.Start()); err != nil {
-		return nil, err
+	for _, w := range r.all() {
+		if err := r.process(w).Start(); err != nil {
+			return nil, err
+		}
 	}
 	return r, nil
+}
+
+// all are the processes of the cluster.
+func (r *rig) all() []who {
+	if r.at == nil {
+		return []who{theLet, theDock}
+	}
+	return []who{theLet, theDock, theHost}
 }
 
 func (r *rig) traceFile(w who) string { return filepath.Join(r.c.Dir, string(w)+".trace") }
 
 func (r *rig) process(w who) *harness.Process {
-	if w == theLet {
+	switch w {
+	case theLet:
 		return r.let.Process
+	case theHost:
+		return r.at.Process
 	}
 	return r.dock.Process
 }
@@ -168,6 +189,9 @@ func (r *rig) setUp(ctx context.Context, drivers []string) error {
 				return fmt.Errorf("no pool of backend %s", d)
 			}
 		}
+		if r.at != nil {
+			return r.attaches(ctx)
+		}
 		return nil
 	})
 }
@@ -177,8 +201,11 @@ func (r *rig) live(ctx context.Context, driver string, log func(string, ...any))
 	s := &scenario{c: r.cl, poolID: r.pools[driver], hostID: r.host, log: log,
 		ready: func(ctx context.Context) error { return again(ctx, r.let.Ready) }}
 	run := s.run
-	if driver == broken {
+	switch driver {
+	case broken:
 		run = s.refused
+	case served:
+		run = s.served
 	}
 	if err := run(ctx); err != nil {
 		return err
@@ -226,8 +253,12 @@ func (r *rig) clean(ctx context.Context) error {
 		return errors.Join(err, fmt.Errorf("loop devices: %v", l))
 	}
 	var files []string
-	for _, dir := range []string{"volumes", "snapshots", "exports"} {
-		l, err := filepath.Glob(filepath.Join(r.c.Dir, "local", dir, "*"))
+	left := []string{"local/volumes", "local/snapshots", "local/exports", served + "/volumes", served + "/exports"}
+	if r.at != nil {
+		left = append(left, filepath.Base(r.at.StateDir)+"/connector")
+	}
+	for _, dir := range left {
+		l, err := filepath.Glob(filepath.Join(r.c.Dir, dir, "*"))
 		if err != nil {
 			return err
 		}
@@ -356,11 +387,11 @@ func dryRun(t *testing.T, drivers []string, driver string) []attempt {
 	}
 	pass()
 	firstOrder, first := map[who][]string{}, map[who]map[string]int{}
-	for _, w := range []who{theLet, theDock} {
+	for _, w := range r.all() {
 		firstOrder[w], first[w] = read(w)
 	}
 	var out []attempt
-	for _, w := range []who{theLet, theDock} {
+	for _, w := range r.all() {
 		// This one alone is started again: only it will be.
 		p := r.process(w)
 		p.Kill()
@@ -382,8 +413,7 @@ func dryRun(t *testing.T, drivers []string, driver string) []attempt {
 			}
 		}
 	}
-	r.let.Kill()
-	r.dock.Kill()
+	retire(r)
 	if len(out) < 30 {
 		t.Fatalf("only %d points with driver %s: %v", len(out), driver, out)
 	}
@@ -411,6 +441,13 @@ func TestKillAnywhere(t *testing.T) {
 	}
 	todo = only(todo, os.Getenv("OSDS_KILL_POINT"))
 	t.Logf("%d attempts", len(todo))
+	report(t, tortureTwice(t, drivers, todo, func(string) bool { return true }))
+}
+
+// tortureTwice makes the attempts, and then those on the points that were only
+// reached on the way back, of those that keep wants.
+func tortureTwice(t *testing.T, drivers []string, todo []attempt, keep func(point string) bool) []outcome {
+	t.Helper()
 	results := torture(t, drivers, todo)
 
 	// What is only reached on the way back is tried too: die, and die again
@@ -422,7 +459,7 @@ func TestKillAnywhere(t *testing.T) {
 	var back []attempt
 	for _, o := range results {
 		for _, p := range o.back {
-			if k := string(o.who) + o.driver + p; !known[k] {
+			if k := string(o.who) + o.driver + p; !known[k] && keep(p) {
 				known[k] = true
 				first := o.attempt
 				back = append(back, attempt{who: o.who, driver: o.driver, point: p, nth: 1, after: &first, fresh: o.fresh})
@@ -430,8 +467,7 @@ func TestKillAnywhere(t *testing.T) {
 		}
 	}
 	t.Logf("%d more on the way back", len(back))
-	results = append(results, torture(t, drivers, back)...)
-	report(t, results)
+	return append(results, torture(t, drivers, back)...)
 }
 
 // only keeps the attempts whose name has a text, to look into one.
@@ -479,9 +515,8 @@ func torture(t *testing.T, drivers []string, todo []attempt) []outcome {
 						}
 						if a.fresh {
 							// Before anything was written.
-							r.let.Kill()
-							r.dock.Kill()
-							if err := errors.Join(os.RemoveAll(r.let.Conf["dataDir"].(string)), os.RemoveAll(r.dock.StateDir), r.other(a.who).Start()); err != nil {
+							retire(r)
+							if err := errors.Join(os.RemoveAll(r.let.Conf["dataDir"].(string)), os.RemoveAll(r.dock.StateDir), r.startOthers(a.who)); err != nil {
 								t.Error(err)
 								return
 							}
@@ -509,19 +544,26 @@ func torture(t *testing.T, drivers []string, todo []attempt) []outcome {
 	return out
 }
 
-// other gives the process that is not the one to die.
-func (r *rig) other(w who) *harness.Process {
-	if w == theLet {
-		return r.dock.Process
+// startOthers starts the processes that are not the one to die.
+func (r *rig) startOthers(dies who) error {
+	for _, w := range r.all() {
+		if w == dies {
+			continue
+		}
+		if err := r.process(w).Start(); err != nil {
+			return err
+		}
 	}
-	return r.let.Process
+	return nil
 }
 
 // retire ends a cluster's processes; the rest goes with the test.
 func retire(r *rig) {
-	if r != nil {
-		r.let.Kill()
-		r.dock.Kill()
+	if r == nil {
+		return
+	}
+	for _, w := range r.all() {
+		r.process(w).Kill()
 	}
 }
 
