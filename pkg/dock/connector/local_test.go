@@ -34,6 +34,8 @@ func loopDevice(t *testing.T, volume string, size int64) (dev, file string) {
 	}
 	dev = strings.TrimSpace(string(out))
 	t.Cleanup(func() { sh(t, "losetup", "-d", dev) })
+	// The flag outlives whoever had the device before.
+	sh(t, "blockdev", "--setrw", dev)
 	return dev, file
 }
 
@@ -101,10 +103,11 @@ func localLife(t *testing.T, fs string) {
 	if err := unix.Statfs(dir, &was); err != nil {
 		t.Fatal(err)
 	}
-	if d, err = c.Resize(bound(t), r.AttachmentID, 600*model.MiB, true); err != nil || d.Size != 600*model.MiB {
+	grow := fs != "ext4" || mayResize(t)
+	if d, err = c.Resize(bound(t), r.AttachmentID, 600*model.MiB, grow); err != nil || d.Size != 600*model.MiB {
 		t.Fatalf("%+v, %v", d, err)
 	}
-	if err := unix.Statfs(dir, &is); err != nil || is.Blocks*uint64(is.Bsize) < was.Blocks*uint64(was.Bsize)+150<<20 {
+	if err := unix.Statfs(dir, &is); err != nil || grow && is.Blocks*uint64(is.Bsize) < was.Blocks*uint64(was.Bsize)+150<<20 {
 		t.Errorf("the file system has grown from %d to %d blocks, %v", was.Blocks, is.Blocks, err)
 	}
 
@@ -132,6 +135,21 @@ func localLife(t *testing.T, fs string) {
 	if _, err := c.Resize(bound(t), r.AttachmentID, 0, false); !model.IsKind(err, model.KindNotFound) {
 		t.Error(err)
 	}
+}
+
+// mayResize says whether ext4 lets us grow it: containers often lack the
+// capability.
+func mayResize(t *testing.T) bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &caps[0]); err != nil {
+		t.Fatal(err)
+	}
+	ok := caps[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
+	if !ok {
+		t.Log("ext4 is not grown: CAP_SYS_RESOURCE is missing here")
+	}
+	return ok
 }
 
 // TestLocalRefuses has devices that are not the volume's.
