@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -46,18 +47,24 @@ var errHeld = errors.New("somebody has claimed the device")
 // writes out what is cached. Without a path to the device it only claims it: the
 // last user's close has written everything already, or it still waits and is seen.
 func (c *Connector) flush(ctx context.Context, d disk, reachable bool) error {
-	path := c.h.path(c.h.devPath(d.name))
+	// Maps of a map's partitions have claimed it; nobody may have claimed them.
+	claims := c.h.partitionMaps(d)
 	return c.block(ctx, "flush of "+c.h.devPath(d.name), func() error {
-		f, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
-		if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
-			f, err = os.OpenFile(path, os.O_RDONLY|unix.O_EXCL, 0)
+		excl := unix.O_EXCL
+		if len(claims) > 0 {
+			excl = 0
 		}
-		switch {
-		case errors.Is(err, unix.EBUSY):
-			return errHeld
-		case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, os.ErrNotExist):
-			return nil // it has gone
-		case err != nil:
+		for _, name := range claims {
+			f, err := claim(c.h.path(c.h.devPath(name)), unix.O_EXCL)
+			if err != nil {
+				return err
+			}
+			if f != nil {
+				defer f.Close()
+			}
+		}
+		f, err := claim(c.h.path(c.h.devPath(d.name)), excl)
+		if err != nil || f == nil {
 			return err
 		}
 		defer f.Close()
@@ -71,26 +78,44 @@ func (c *Connector) flush(ctx context.Context, d disk, reachable bool) error {
 	})
 }
 
-// idle makes sure that nothing holds a device, and flushes it.
+// claim opens a device; it gives nothing for one that has gone.
+func claim(path string, excl int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|excl, 0)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
+		f, err = os.OpenFile(path, os.O_RDONLY|excl, 0)
+	}
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return nil, errHeld
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, os.ErrNotExist):
+		return nil, nil
+	}
+	return f, err
+}
+
+// idle makes sure that nothing holds a device, and flushes it. A process that has
+// it open is given a moment: the system looks at new devices by itself.
 func (c *Connector) idle(ctx context.Context, id string, d disk, reachable bool) error {
-	busy := func(by []string) error {
-		return model.Errorf(model.KindBusy, "%s of attachment %s is in use: %s", c.h.devPath(d.name), id, strings.Join(by, ", "))
-	}
-	if by := c.h.holders(d); len(by) > 0 {
-		return busy(by)
-	}
-	err := c.flush(ctx, d, reachable)
-	if errors.Is(err, errHeld) {
-		by := append(c.h.holders(d), c.h.elsewhere(d)...)
-		if len(by) == 0 {
-			by = []string{"something in the kernel, or a flush that an earlier detach began, has claimed it"}
+	for end := time.Now().Add(time.Second); ; {
+		s := c.h.stackOf(d)
+		by := c.h.keepers(s)
+		stays := len(by) > 0
+		if by = append(by, c.h.openBy(s)...); len(by) == 0 {
+			err := c.flush(ctx, d, reachable)
+			if !errors.Is(err, errHeld) {
+				if err != nil && model.KindOf(err) != model.KindUnknownOutcome {
+					return model.Errorf(model.KindUnavailable, "%s of attachment %s cannot be flushed: %w", c.h.devPath(d.name), id, err)
+				}
+				return err
+			}
+			if by = append(c.h.holders(d), c.h.elsewhere(d)...); len(by) == 0 {
+				by = []string{"something in the kernel, or a flush that an earlier detach began, has claimed it"}
+			}
 		}
-		return busy(by)
+		if stays || time.Now().After(end) || sleep(ctx, 100*time.Millisecond) != nil {
+			return model.Errorf(model.KindBusy, "%s of attachment %s is in use: %s", c.h.devPath(d.name), id, strings.Join(firstFew(by), ", "))
+		}
 	}
-	if err != nil && model.KindOf(err) != model.KindUnknownOutcome {
-		return model.Errorf(model.KindUnavailable, "%s of attachment %s cannot be flushed: %w", c.h.devPath(d.name), id, err)
-	}
-	return err
 }
 
 // grow grows the file system of a device to the device's size.

@@ -84,10 +84,7 @@ func (h *host) stackOf(d disk) stack {
 			}
 		}
 		for _, up := range h.names("sys/class/block", name, "holders") {
-			uuid := h.value("sys/class/block", up, "dm/uuid")
-			// Partitions of a map are maps themselves.
-			part := strings.HasPrefix(uuid, "part") && strings.Contains(uuid, "-mpath-")
-			walk(up, own && (part || up == d.name))
+			walk(up, own && (h.isPartitionMap(up) || up == d.name))
 		}
 	}
 	if d.name != "" {
@@ -102,6 +99,24 @@ func (h *host) stackOf(d disk) stack {
 		}
 	}
 	return s
+}
+
+// isPartitionMap says whether a device is a partition of a multipath map, which
+// udev makes a map of its own.
+func (h *host) isPartitionMap(name string) bool {
+	uuid := h.value("sys/class/block", name, "dm/uuid")
+	return strings.HasPrefix(uuid, "part") && strings.Contains(uuid, "-mpath-")
+}
+
+// partitionMaps gives those of a device.
+func (h *host) partitionMaps(d disk) []string {
+	var out []string
+	for _, x := range h.names("sys/class/block", d.name, "holders") {
+		if h.isPartitionMap(x) {
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 func (s stack) has(dev string) (string, bool) {
@@ -144,6 +159,12 @@ func (h *host) rdev(node string) string {
 // holders says, for people, what holds a device; none if nothing is known to.
 func (h *host) holders(d disk) []string {
 	s := h.stackOf(d)
+	return firstFew(append(h.keepers(s), h.openBy(s)...))
+}
+
+// keepers are the holders that stay until somebody ends them: mounts and what is
+// built on the device.
+func (h *host) keepers(s stack) []string {
 	var out []string
 	for _, m := range h.mountsOf(s, "self") {
 		out = append(out, "mounted on "+m.point)
@@ -172,8 +193,7 @@ func (h *host) holders(d disk) []string {
 			}
 		}
 	}
-	out = append(out, h.openBy(s)...)
-	return firstFew(out)
+	return out
 }
 
 // firstFew bounds a list for people.
@@ -223,7 +243,7 @@ func (h *host) openBy(s stack) []string {
 
 // passing says whether a process opens devices for a moment only, by itself.
 func passing(comm string) bool {
-	return strings.Contains(comm, "udev") || strings.HasPrefix(comm, "multipath") || comm == "blkid"
+	return strings.Contains(comm, "udev") || strings.HasPrefix(comm, "multipath") || comm == "blkid" || comm == "kpartx"
 }
 
 // elsewhere names mounts of other mount namespaces: containers.

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/osds-io/osds/internal/faults"
+	"github.com/osds-io/osds/internal/keylock"
 	"github.com/osds-io/osds/internal/run"
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -22,19 +22,20 @@ type iscsi struct {
 	mp   multipath
 	// save writes the note; a device is claimed only when that is noted.
 	save func(note) error
+	// db is held while open-iscsi's records are added to or removed.
+	db keylock.Set
+
+	dialer dialer
 }
 
 const (
 	iscsidSocket  = "@ISCSIADM_ABSTRACT_NAMESPACE"
 	initiatorFile = "etc/iscsi/initiatorname.iscsi"
-	// pathGrace is how long a login may take after another portal's has
-	// succeeded: an attach does not wait for a dead portal. iscsid goes on
-	// trying by itself.
-	pathGrace = 2 * time.Second
 )
 
 // Exit codes of iscsiadm.
 const (
+	exitDatabase   = 6
 	exitTimeout    = 8
 	exitExists     = 15
 	exitRefused    = 19
@@ -117,7 +118,9 @@ func (i *iscsi) connect(ctx context.Context, n *note, fresh bool) (warn string, 
 			missing = append(missing, p)
 		}
 	}
-	errs := i.loginAll(ctx, &n.Target, missing, len(have) > 0, fresh)
+	errs := i.dialer.all(ctx, missing, len(have) > 0, func(ctx context.Context, p portal) error {
+		return i.dial(ctx, &n.Target, p, fresh)
+	})
 	if len(have) == 0 && len(errs) == len(missing) {
 		return "", loginError(errs)
 	}
@@ -137,7 +140,7 @@ func (i *iscsi) connectOne(ctx context.Context, n *note, have map[portal]session
 	}
 	var errs []error
 	for _, p := range n.Target.Portals {
-		if err := i.login(ctx, &n.Target, p, fresh); err == nil {
+		if err := i.dial(ctx, &n.Target, p, fresh); err == nil {
 			return warn, nil
 		} else {
 			errs = append(errs, err)
@@ -146,44 +149,15 @@ func (i *iscsi) connectOne(ctx context.Context, n *note, have map[portal]session
 	return "", loginError(errs)
 }
 
-// loginAll logs in to several portals at once, and gives the errors of those that
-// failed. alive says that another path works already.
-func (i *iscsi) loginAll(ctx context.Context, t *target, ps []portal, alive, fresh bool) []error {
-	if len(ps) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results := make(chan error, len(ps))
-	var wg sync.WaitGroup
-	for _, p := range ps {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			results <- i.login(ctx, t, p, fresh)
-		}()
-	}
-	var errs []error
-	var grace <-chan time.Time
-	if alive {
-		grace = time.After(pathGrace)
-	}
-	for left := len(ps); left > 0; {
-		select {
-		case err := <-results:
-			left--
-			if err != nil {
-				errs = append(errs, err)
-			} else if grace == nil {
-				grace = time.After(pathGrace)
-			}
-		case <-grace:
-			cancel()
-			grace = nil
-		}
-	}
-	wg.Wait()
-	return errs
+// dial logs in to one portal. To end iscsiadm would not end what iscsid does for
+// it, so it is left to run.
+func (i *iscsi) dial(ctx context.Context, t *target, p portal, fresh bool) error {
+	there := func() bool { _, ok := i.h.sessionsOf(t)[p]; return ok }
+	return i.dialer.dial(ctx, p, there, func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*(loginRetries+1)*i.conf.LoginTimeout+10*time.Second)
+		defer cancel()
+		return i.login(ctx, t, p, fresh)
+	})
 }
 
 // login makes the record of a portal and logs in.
@@ -192,7 +166,7 @@ func (i *iscsi) login(ctx context.Context, t *target, p portal, fresh bool) erro
 		return err
 	}
 	faults.Point("connector.attach.record")
-	_, err := i.iscsiadm(ctx, t.auth.secrets(), exitExists, "-m", "node", "-T", p.Name, "-p", p.Addr.String(), "--login")
+	err := i.iscsiadm(ctx, t.Auth.secrets(), exitExists, "-m", "node", "-T", p.Name, "-p", p.Addr.String(), "--login")
 	if err != nil {
 		return loginFailed(p, err)
 	}
@@ -200,14 +174,23 @@ func (i *iscsi) login(ctx context.Context, t *target, p portal, fresh bool) erro
 	return nil
 }
 
-// iscsiadm runs one command of open-iscsi.
-func (i *iscsi) iscsiadm(ctx context.Context, secrets []model.Secret, ok int, args ...string) (int, error) {
+// iscsiadm runs one command of open-iscsi. It is run again if another process
+// has changed the records under it: iscsiadm reads all of them, and fails over
+// one that goes meanwhile.
+func (i *iscsi) iscsiadm(ctx context.Context, secrets []model.Secret, ok int, args ...string) error {
 	c := run.Cmd{Name: "iscsiadm", Args: args, Secrets: secrets}
 	if ok != 0 {
 		c.OK = []int{ok}
 	}
-	r, err := i.h.run.Run(ctx, c)
-	return r.ExitCode, err
+	for pause := 20 * time.Millisecond; ; pause *= 2 {
+		r, err := i.h.run.Run(ctx, c)
+		if err == nil || r.ExitCode != exitDatabase && r.ExitCode != exitNoObjects {
+			return err
+		}
+		if pause > time.Second || sleep(ctx, pause) != nil {
+			return err
+		}
+	}
 }
 
 // loginFailed gives a failed login its kind.
@@ -289,7 +272,7 @@ func (i *iscsi) find(n *note) (d disk, why string, err error) {
 	if name, members := i.h.multipathMap(wwid); name != "" {
 		d = i.mapDisk(n, name, members)
 		d.detail = detail + ", multipath " + strings.Join(members, " ")
-		d.joining = len(members) < len(names)
+		d.joining = len(members) < in
 		if len(members) == 0 {
 			return d, "the multipath device has no path", nil
 		}
