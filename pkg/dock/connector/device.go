@@ -24,7 +24,9 @@ func (c *Connector) open(ctx context.Context, d disk, readOnly bool) error {
 			if err != nil {
 				return err
 			}
-			if readOnly {
+			// A device that is read-only already is left alone: the kernel would
+			// keep our mark on a loop device for its next user.
+			if readOnly && c.h.value("sys/block", name, "ro") != "1" {
 				err = unix.IoctlSetPointerInt(int(f.Fd()), unix.BLKROSET, 1)
 			}
 			if err = errors.Join(err, f.Close()); err != nil {
