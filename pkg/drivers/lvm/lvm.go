@@ -42,6 +42,7 @@ type Driver struct {
 	cmd     *commander
 	reports reports
 	journal *journal
+	clean   *cleanSpace
 	known   *identities
 	exports *export.Manager
 
@@ -138,6 +139,9 @@ func (d *Driver) begin(ctx context.Context, c drivers.Config, cf config) (err er
 	if d.journal, err = openJournal(c.StateDir); err != nil {
 		return err
 	}
+	if d.clean, err = openCleanSpace(c.StateDir); err != nil {
+		return err
+	}
 	if d.known, err = openIdentities(c.StateDir); err != nil {
 		return err
 	}
@@ -157,9 +161,7 @@ func (d *Driver) begin(ctx context.Context, c drivers.Config, cf config) (err er
 			continue
 		}
 		for _, l := range g.lvs {
-			if n := l.tags[tagNew]; n != "" {
-				used[n] = true
-			}
+			used[l.tags[tagNew]], used[l.tags[tagDeleting]] = true, true
 		}
 		if err := d.recoverGroup(ctx, d.groups[name], g); err != nil {
 			return err

@@ -102,7 +102,7 @@ func harness(dir, pool string) drivertest.Harness {
 			return os.OpenFile("/dev/"+name, os.O_RDWR|os.O_SYNC, 0)
 		},
 		Leftovers: leftovers, Timeout: 5 * time.Minute,
-		Skip:      map[string]string{"hold": "there is no initiator here: test/ has the data path end to end"},
+		Skip: map[string]string{"hold": "there is no initiator here: test/ has the data path end to end"},
 	}
 }
 
