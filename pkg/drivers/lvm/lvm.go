@@ -170,10 +170,27 @@ func (d *Driver) begin(ctx context.Context, c drivers.Config, cf config) (err er
 	if complete {
 		d.journal.keep(used)
 	}
+	d.activatePools(ctx, all)
 	xc := cf.Options.Config(filepath.Join(c.StateDir, "exports"), c.ClusterID, c.Backend)
 	xc.Log = d.log
 	d.exports, err = export.Open(ctx, xc, d.deviceOf)
 	return err
+}
+
+// activatePools brings thin pools into use that a restart of the host has left
+// without a device. One that cannot be is shown as unusable.
+func (d *Driver) activatePools(ctx context.Context, all map[string]*group) {
+	for _, n := range d.names {
+		p := d.pools[n]
+		if g := all[p.conf.vg]; g != nil && p.conf.isThin() {
+			if tp := g.lvs[p.conf.thin]; tp != nil && !tp.active {
+				if err := d.change(ctx, p.vg, "", "lvchange", "--yes", "--quiet", "--activate", "y", g.name+"/"+tp.name); err != nil {
+					d.log.WithError(err).WithField("pool", n).Warn("the thin pool cannot be activated")
+				}
+				p.vg.forget()
+			}
+		}
+	}
 }
 
 // identify remembers what the pools are, and refuses to begin with one that was
