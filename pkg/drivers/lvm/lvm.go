@@ -289,7 +289,7 @@ func (d *Driver) whole(l *lv) bool {
 // keepEvery is how often keep looks without being asked.
 const keepEvery = 10 * time.Second
 
-// keep settles tags until the driver ends.
+// keep settles tags, and gives thick snapshots more space, until the driver ends.
 func (d *Driver) keep() {
 	defer d.wg.Done()
 	tick := time.NewTicker(keepEvery)
@@ -306,6 +306,7 @@ func (d *Driver) keep() {
 				d.log.WithError(err).WithField("group", n).Warn("tags of new volumes could not be taken off; it is tried again")
 			}
 		}
+		d.growSnapshots(d.ctx)
 	}
 }
 

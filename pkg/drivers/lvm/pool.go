@@ -210,7 +210,7 @@ func (d *Driver) watch(p *pool, g *group, tp *lv) {
 		d.sayLocked(p, l.tags[tagID], text)
 	}
 	for what := range p.said {
-		if what != "space" && what != "export" && g.lvs[snapshotName(what)] == nil {
+		if what != "space" && what != "export" && g.lvs[snapshotName(strings.TrimPrefix(what, "grow "))] == nil {
 			delete(p.said, what)
 		}
 	}
