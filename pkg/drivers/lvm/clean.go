@@ -279,6 +279,12 @@ func (d *Driver) wipe(ctx context.Context, p *pool, id string) error {
 	if ok, err := removable(g, l.name); err != nil || !ok {
 		return err
 	}
+	if err := d.activate(ctx, p.vg, l, prioNormal); err != nil {
+		return err
+	}
+	if err := notOpen(ctx, p.vg.name, l.name); err != nil {
+		return err
+	}
 	nonce := l.tags[tagDeleting]
 	if nonce == "" {
 		nonce = model.NewID()
@@ -289,9 +295,6 @@ func (d *Driver) wipe(ctx context.Context, p *pool, id string) error {
 	}
 	if done := d.journal.get(nonce); done.Whole {
 		return nil
-	}
-	if err := d.activate(ctx, p.vg, l, prioNormal); err != nil {
-		return err
 	}
 	if err := d.wipeData(ctx, p, l, nonce); err != nil {
 		return asKind(fmt.Sprintf("clearing volume %s before its end", id), err)

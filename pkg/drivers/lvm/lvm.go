@@ -230,6 +230,14 @@ func (l *lv) isThinPool() bool { return l.layout["thin"] && l.layout["pool"] }
 // Close ends the driver. Exports live on, and so does whatever is active.
 func (d *Driver) Close() error {
 	err := d.exports.Close()
+	if d.journal.pending() {
+		ctx, cancel := context.WithTimeout(d.ctx, settleLimit)
+		for _, n := range d.groupNames {
+			// What is not settled now is when the driver opens again.
+			_ = d.settle(ctx, d.groups[n], prioNormal)
+		}
+		cancel()
+	}
 	d.stop()
 	d.wg.Wait()
 	return err
@@ -289,6 +297,9 @@ func (d *Driver) whole(l *lv) bool {
 // keepEvery is how often keep looks without being asked.
 const keepEvery = 10 * time.Second
 
+// settleLimit bounds what Close waits for tags to be settled.
+const settleLimit = 10 * time.Second
+
 // keep settles tags, and gives thick snapshots more space, until the driver ends.
 func (d *Driver) keep() {
 	defer d.wg.Done()
@@ -302,6 +313,9 @@ func (d *Driver) keep() {
 		case <-d.kick:
 		}
 		for _, n := range d.groupNames {
+			if !d.journal.pending() {
+				break
+			}
 			if err := d.settle(d.ctx, d.groups[n], prioTidy); err != nil && d.ctx.Err() == nil {
 				d.log.WithError(err).WithField("group", n).Warn("tags of new volumes could not be taken off; it is tried again")
 			}

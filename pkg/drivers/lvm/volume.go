@@ -507,9 +507,8 @@ func removable(g *group, name string) (ok bool, err error) {
 			return false, model.Errorf(model.KindBusy, "volume %s has thick snapshots, which need it: %s", l.tags[tagID], what)
 		}
 	}
-	if l.open == yes {
-		return false, model.Errorf(model.KindBusy, "%s/%s is in use", g.name, name)
-	}
+	// That it is open is no reason yet: udev looks into every device that was
+	// written to. LVM tries for some seconds.
 	return true, nil
 }
 
