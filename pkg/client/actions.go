@@ -112,6 +112,17 @@ func (c *Client) RetryTask(ctx context.Context, id string, opts ...Option) (*wir
 	return action[wire.TaskSpec](ctx, c, c.Tasks.path, id, "retry", nil, opts)
 }
 
+// DeleteDock removes a dock that will not come back, with its pools, and writes
+// off what is owed on its backends. Administrators only.
+func (c *Client) DeleteDock(ctx context.Context, id string, opts ...Option) error {
+	p, err := idPath(c.Docks.path, id)
+	if err != nil {
+		return err
+	}
+	_, err = c.call(ctx, newRequest(http.MethodDelete, p, nil, nil, opts), nil)
+	return err
+}
+
 // Doctor has the server check its invariants. Administrators only.
 func (c *Client) Doctor(ctx context.Context) (*wire.DoctorReport, error) {
 	return one[wire.DoctorReport](ctx, c, newRequest(http.MethodGet, "doctor", nil, nil, nil))

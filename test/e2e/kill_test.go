@@ -318,6 +318,12 @@ func (r *rig) try(ctx context.Context, drivers []string, at attempt) (o outcome)
 	kills, gerr := stop()
 	o.reached = kills >= want
 	o.err = errors.Join(err, gerr)
+	if !o.reached && o.err == nil {
+		// It would die in the middle of a later attempt, on the other process.
+		p.Kill()
+		p.SetFaults("")
+		o.err = p.Start()
+	}
 	o.back, _, err = harness.Points(track)
 	o.err = errors.Join(o.err, err)
 	return o
