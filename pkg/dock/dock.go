@@ -145,7 +145,7 @@ func (d *Dock) newBackend(bc BackendConfig, f drivers.Factory) *backend {
 		if err != nil {
 			return nil, err
 		}
-		return f(ctx, drivers.Config{Backend: bc.Name, Path: bc.Config, StateDir: dir, ClusterID: d.state.clusterID()})
+		return f(ctx, drivers.Config{Backend: bc.Name, Path: bc.Config, StateDir: dir, ClusterID: d.state.clusterID(), Log: b.log})
 	}
 	return b
 }

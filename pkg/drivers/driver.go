@@ -8,6 +8,8 @@ package drivers
 import (
 	"context"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -227,6 +229,8 @@ type Config struct {
 	StateDir string
 	// ClusterID tags what is made.
 	ClusterID string
+	// Log is for what the operator should know and no answer says; may be nil.
+	Log logrus.FieldLogger
 }
 
 // Factory opens a backend. An error keeps the backend out of service with a

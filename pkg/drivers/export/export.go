@@ -11,6 +11,9 @@ package export
 import (
 	"context"
 
+	"github.com/sirupsen/logrus"
+
+	"github.com/osds-io/osds/internal/run"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -31,11 +34,19 @@ type Config struct {
 	Backend string
 	// Portals are the addresses, host or host:port, that targets listen on.
 	Portals []string
+	// NVMePortals are those for NVMe, where they are not the same.
+	NVMePortals []string
 	// CHAP asks for authentication with generated secrets over iSCSI, Mutual
 	// that the target proves itself as well.
 	CHAP, Mutual bool
 	// Target is lio, tgt or empty: lio where the kernel has it, else tgt.
 	Target string
+	// TgtControlPort is tgtd's control port, where several run.
+	TgtControlPort int
+	// Log is told of what was restored and removed; may be nil.
+	Log logrus.FieldLogger
+	// Run runs commands; the real ones if nil.
+	Run run.Runner
 }
 
 // Request asks for an export of a device.
