@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/osds-io/osds/pkg/controller/doctor"
 	"github.com/osds-io/osds/pkg/controller/fleet"
 	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/dock/client"
@@ -669,4 +670,48 @@ func TestHostTrouble(t *testing.T) {
 		}
 	}
 	r.healthy()
+}
+
+// What a host has and no record knows, and the other way round, is found.
+func TestDoctorFindsDevices(t *testing.T) {
+	r, v := newHostRig(t)
+	h := r.addHost("dh", "h", iscsi("iqn.a:h"))
+	id := r.attachTo(v.ID, "host")
+	r.quiet()
+	found := func(what string) {
+		t.Helper()
+		d := &doctor.Doctor{Store: r.s, Dialer: r.dock, Now: time.Now, ClusterID: func() string { return "c1" }, Settle: 50 * time.Millisecond}
+		rep, err := d.Check(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, c := range rep.Checks {
+			all = append(all, c.CounterExamples...)
+		}
+		if len(all) != 1 || !strings.Contains(all[0], what) {
+			t.Errorf("found %q, want one finding with %q", all, what)
+		}
+	}
+	put := func(id string, d client.Device) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.devices[id] = d
+	}
+	mine := h.devices[id]
+	put("stray", client.Device{AttachmentID: "stray", VolumeID: "v", Path: "/dev/sdz"})
+	found("device /dev/sdz of volume v on dock dh has no attachment")
+	h.mu.Lock()
+	delete(h.devices, "stray")
+	delete(h.devices, id)
+	h.mu.Unlock()
+	found("dock dh has no device of it")
+	small := mine
+	small.Size = model.GiB
+	put(id, small)
+	found("its host sees 1 GiB")
+	put(id, mine)
+	r.healthy()
+	h.down.Store(true)
+	found("the host's devices: ")
 }

@@ -5,11 +5,11 @@ import "strings"
 // secretKeys are the keys of a connection whose values are secrets.
 var secretKeys = []string{"password", "secret", "authpassword", "authpasswordin", "key", "keyring", "token"}
 
-// WithoutSecrets gives a copy of a connection that may be shown to anybody, and
-// kept: names and addresses stay, passwords are gone. It gives nil for nil.
+// WithoutSecrets gives the connection as it may be shown to anybody, and kept:
+// names and addresses stay, passwords are gone. It gives nil for nil.
 func (c *Connection) WithoutSecrets() *Connection {
-	if c == nil {
-		return nil
+	if c == nil || !c.secrets() {
+		return c
 	}
 	out := &Connection{Type: c.Type}
 	if c.Data != nil {
@@ -21,6 +21,15 @@ func (c *Connection) WithoutSecrets() *Connection {
 		}
 	}
 	return out
+}
+
+func (c *Connection) secrets() bool {
+	for k := range c.Data {
+		if isSecret(k) {
+			return true
+		}
+	}
+	return false
 }
 
 func isSecret(key string) bool {
