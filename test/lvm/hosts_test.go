@@ -5,8 +5,6 @@ package lvm
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -369,7 +367,7 @@ func testStorageLost(s *system, protocol string) {
 // force ends an attachment whose host does not answer.
 func (s *system) force(x *wire.VolumeAttachmentSpec) {
 	s.t.Helper()
-	if err := s.forceDelete(x.ID); err != nil {
+	if err := s.a.Attachments.Delete(s.a.Ctx(), x.ID, client.Force()); err != nil {
 		s.t.Fatalf("force-detach: %v", err)
 	}
 	s.a.Gone(model.ResAttachment, x.ID)
@@ -460,20 +458,4 @@ func testConsumerFrozen(s *system, protocol string) {
 	s.a.Detach(y.ID)
 	s.gone(s.store, y)
 	s.a.DeleteVolume(v.ID)
-}
-
-func (s *system) forceDelete(id string) error {
-	rq, err := http.NewRequestWithContext(s.ctx(), http.MethodDelete, "http://"+apiAddr+"/v1beta/adminTenantId/block/attachments/"+id+"?force=true", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DialContext: s.store.DialContext, DisableKeepAlives: true}}).Do(rq)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if b, _ := io.ReadAll(resp.Body); resp.StatusCode/100 != 2 {
-		return fmt.Errorf("%s: %s", resp.Status, b)
-	}
-	return nil
 }

@@ -208,7 +208,9 @@ func (s *system) initiators(n *guest.Node) {
 			user_friendly_names no
 			polling_interval 2
 		}
-		blacklist { devnode "^(vd|nvme|loop)" }
+		blacklist {
+			devnode "^(vd|nvme|loop)"
+		}
 		E
 		mkdir -p /run/multipath /var/lib/iscsi; ln -sfn /run /var/run`)
 	s.daemon(n, "iscsid", "/sbin/iscsid", "-f")
