@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/osds-io/osds/test/guest"
+	"github.com/osds-io/osds/test/harness"
 )
 
 // inGuest are the packages whose tests with the tag real need the kernel of a
@@ -100,6 +102,37 @@ func realTests(t *testing.T, dir string) (names []string) {
 	return names
 }
 
+// TestTgt runs the exports' tests on this machine itself, whatever its kernel: tgt
+// is a program, and libiscsi's test program needs no initiator of the kernel's.
+// What needs a guest skips itself.
+func TestTgt(t *testing.T) {
+	var host harness.Suite
+	host.Need(t, "tgt", "tgtd", "tgtadm")
+	host.Need(t, "libiscsi-bin", "iscsi-test-cu", "iscsi-inq")
+	const pkg = "pkg/drivers/export"
+	var tests []string
+	for _, name := range realTests(t, filepath.Join(world.root, pkg)) {
+		if strings.Contains(strings.ToLower(name), "tgt") {
+			tests = append(tests, name)
+		}
+	}
+	if len(tests) == 0 {
+		t.Fatal("the package has no test of tgt")
+	}
+	out := &testOutput{t: t}
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-tags", "real", "-count=1", "-v", "-timeout", packageLimit.String(), "-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = world.root, out, out
+	err := cmd.Run()
+	out.end()
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d tests passed, %d were skipped: %s", out.passed, len(out.skipped), strings.Join(out.skipped, ", "))
+	if out.passed == 0 {
+		t.Error("no test passed")
+	}
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
@@ -153,5 +186,5 @@ func (o *testOutput) line(s string) {
 		}
 	}
 	// The guest's verdicts must not be taken for ours.
-	_, _ = o.t.Output().Write([]byte("guest| " + s + "\n"))
+	_, _ = o.t.Output().Write([]byte("| " + s + "\n"))
 }

@@ -207,6 +207,7 @@ func (s *system) initiators(n *guest.Node) {
 			find_multipaths yes
 			user_friendly_names no
 			polling_interval 2
+			no_path_retry 60
 		}
 		blacklist {
 			devnode "^(vd|nvme|loop)"
