@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/drivers/local"
+	"github.com/osds-io/osds/pkg/drivers/lvm"
 	"github.com/osds-io/osds/pkg/drivers/sample"
 )
 
@@ -11,6 +12,7 @@ import (
 func linked() map[string]drivers.Factory {
 	return map[string]drivers.Factory{
 		"local":  local.Factory,
+		"lvm":    lvm.Factory,
 		"sample": sample.Factory,
 	}
 }
@@ -20,6 +22,7 @@ func linked() map[string]drivers.Factory {
 func configChecks() map[string]func(path string) error {
 	return map[string]func(path string) error{
 		"local":  local.CheckConfig,
+		"lvm":    lvm.CheckConfig,
 		"sample": sample.CheckConfig,
 	}
 }

@@ -119,6 +119,17 @@ func (r Export) Check() error {
 	return first(CheckID("attachmentId", r.AttachmentID), r.Volume.Check())
 }
 
+// Check says whether a volume can be taken over by the request. What Existing may
+// be is the driver's business.
+func (r ImportVolume) Check() error {
+	err := first(CheckID("volumeId", r.ID), checkLabel("pool", r.Pool), checkLabel("existing", r.Existing),
+		checkTenant(r.TenantID), checkLabel("clusterId", r.ClusterID))
+	if err == nil && r.Existing == "" {
+		err = model.Invalid("existing", "existing must name the backend's volume")
+	}
+	return err
+}
+
 // Check says whether the reference can name an export.
 func (r ExportRef) Check() error {
 	err := CheckID("attachmentId", r.AttachmentID)

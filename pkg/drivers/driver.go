@@ -98,6 +98,34 @@ type Exporter interface {
 	ListExports(ctx context.Context, p Page) ([]LiveExport, error)
 }
 
+// Importer takes over volumes that the backend has and osds has not made.
+type Importer interface {
+	// ListImportable lists what could be imported, in pages ordered by name.
+	ListImportable(ctx context.Context, p Page) ([]Importable, error)
+	// ImportVolume makes an existing volume one of ours, with its data: named
+	// and tagged as if it had been created. It is idempotent by id. One that is
+	// in use, or belongs to osds already, is busy or exists. Interrupted, it is
+	// completed by the same call again, and DeleteVolume gives the volume back
+	// as it was; once it is whole, DeleteVolume deletes it.
+	ImportVolume(ctx context.Context, r ImportVolume) (Volume, error)
+}
+
+// Importable is a volume that could be imported.
+type Importable struct {
+	// Name is the backend's own, for ImportVolume.Existing.
+	Name, Pool string
+	Size       model.Bytes
+	// Obstacle says why it cannot be imported now; empty if it can.
+	Obstacle string
+}
+
+// ImportVolume asks for an existing volume to be taken over.
+type ImportVolume struct {
+	ID, Pool            string
+	Existing            string
+	TenantID, ClusterID string
+}
+
 // Pool is one pool of a backend.
 type Pool struct {
 	// ID is a stable identity that the backend itself keeps (a volume group's
