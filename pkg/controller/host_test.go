@@ -715,3 +715,46 @@ func TestDoctorFindsDevices(t *testing.T) {
 	h.down.Store(true)
 	found("the host's devices: ")
 }
+
+// A host that is gone for good is given up with what it owes; its dock cannot be
+// removed while it has a device.
+func TestHostGivenUp(t *testing.T) {
+	r, v := newHostRig(t)
+	h := r.addHost("dh", "h", iscsi("iqn.a:h"))
+	id := r.attachTo(v.ID, "host")
+	r.quiet()
+	h.down.Store(true)
+	status := func() model.Status {
+		if d, ok := r.s.Docks.Get("dh"); ok {
+			return d.Status
+		}
+		return ""
+	}
+	r.until(func() bool { return status() == model.StatusUnavailable }, "the host is away")
+	giveUp := func() {
+		t.Helper()
+		d, _ := r.s.Docks.Get("dh")
+		c := d.Clone()
+		c.Status = model.StatusDeleting
+		r.commit((&db.Txn{Label: "api"}).Update(c))
+	}
+	giveUp()
+	r.until(func() bool { return status() == model.StatusUnavailable }, "the dock is kept")
+	if d, _ := r.s.Docks.Get("dh"); !strings.Contains(d.Reason, id) {
+		t.Errorf("kept because: %q", d.Reason)
+	}
+	r.endAttach(id, true)
+	r.until(func() bool { _, ok := r.s.Attachments.Get(id); return !ok && r.s.Debts.Len() == 1 }, "the host is cut off")
+	giveUp()
+	r.until(func() bool { _, ok := r.s.Docks.Get("dh"); return !ok }, "the dock is removed")
+	if r.s.Debts.Len() != 0 {
+		t.Error("its debt is not written off")
+	}
+	r.healthy()
+	// What it made is not its host's any more: the host attaches by itself.
+	id = r.attachTo(v.ID, "host")
+	r.quiet()
+	if a := r.att(id); a.Status != model.StatusAvailable || a.DockID != "" {
+		t.Errorf("%+v", a)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/osds-io/osds/internal/conf"
 	"github.com/osds-io/osds/internal/obs"
 	"github.com/osds-io/osds/internal/tlsconf"
+	"github.com/osds-io/osds/pkg/dock/connector"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -26,7 +27,7 @@ type Config struct {
 	TLS              tlsconf.Files     `yaml:"tls"`
 	InsecureLoopback bool              `yaml:"insecureLoopback" doc:"Work without certificates, on loopback addresses only; for trying osds on one machine."`
 	Backends         []BackendConfig   `yaml:"backends" doc:"What the dock drives."`
-	Connector        ConnectorConfig   `yaml:"connector"`
+	Connector        connector.Config  `yaml:"connector"`
 	Limits           Limits            `yaml:"limits"`
 	Metadata         map[string]string `yaml:"metadata" doc:"Free words that are shown with the dock."`
 	Log              obs.LogConfig     `yaml:"log"`
@@ -38,11 +39,6 @@ type BackendConfig struct {
 	Name   string `yaml:"name" doc:"The backend's name on this dock. Volumes are bound to it: it must not change."`
 	Driver string `yaml:"driver" doc:"The driver that serves it."`
 	Config string `yaml:"config" doc:"Path of the driver's own YAML file."`
-}
-
-// ConnectorConfig is how the dock attaches for its own host.
-type ConnectorConfig struct {
-	Enabled bool `yaml:"enabled" doc:"Attach volumes for this host: make the devices of its attachments here, and take them away. An attacher always does."`
 }
 
 // Limits bound what the dock takes on.
@@ -62,10 +58,11 @@ type AdminConfig struct {
 // DefaultConfig holds the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Type:     model.DockProvisioner,
-		Listen:   "127.0.0.1:50050",
-		Osdslets: []string{"127.0.0.1:50049"},
-		StateDir: "/var/lib/osds/dock",
+		Type:      model.DockProvisioner,
+		Listen:    "127.0.0.1:50050",
+		Osdslets:  []string{"127.0.0.1:50049"},
+		StateDir:  "/var/lib/osds/dock",
+		Connector: connector.DefaultConfig(),
 		Limits: Limits{
 			CallsPerBackend: 32, ExportReserve: 4, MaxCalls: 2048,
 			DefaultDeadline: time.Minute, Shutdown: 30 * time.Second,
@@ -111,6 +108,9 @@ func (c *Config) Validate() error {
 		return model.Invalid("stateDir", "must be set")
 	}
 	if err := c.validateSecurity(); err != nil {
+		return err
+	}
+	if err := c.Connector.Validate(); err != nil {
 		return err
 	}
 	return c.validateBackends()

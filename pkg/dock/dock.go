@@ -22,7 +22,6 @@ import (
 
 	"github.com/osds-io/osds/internal/obs"
 	"github.com/osds-io/osds/internal/tlsconf"
-	"github.com/osds-io/osds/pkg/dock/connector"
 	"github.com/osds-io/osds/pkg/dock/dockpb"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
@@ -158,11 +157,14 @@ func (d *Dock) newConnector(open OpenAttacher) *attachService {
 	a.what, a.log = "the connector", d.log.WithField("backend", connectorName)
 	a.slots, a.tried = newSlots(d.cfg.Limits.CallsPerBackend, d.cfg.Limits.ExportReserve), make(chan struct{})
 	a.maker = func(ctx context.Context) (Attacher, error) {
-		dir, err := d.state.connectorDir()
-		if err != nil {
-			return nil, err
+		c := d.cfg.Connector
+		if c.Log = a.log; c.StateDir == "" {
+			var err error
+			if c.StateDir, err = d.state.connectorDir(); err != nil {
+				return nil, err
+			}
 		}
-		return open(ctx, connector.Config{StateDir: dir})
+		return open(ctx, c)
 	}
 	return a
 }

@@ -96,7 +96,13 @@ func (h *Handler) export(ctx context.Context, j *task.Job, a *model.Attachment) 
 			return h.live(t, a)
 		})
 	}
-	return task.Advance(j, "attachment.exported", func(a *model.Attachment, _ *db.Txn) error {
+	return task.Advance(j, "attachment.exported", func(a *model.Attachment, t *db.Txn) error {
+		// Not to a dock that an administrator is giving up.
+		d, ok := h.Store.Docks.Get(dock.ID)
+		if !ok || d.Status == model.StatusDeleting {
+			return model.Errorf(model.KindUnavailable, "dock %s of the host is being removed", dock.Name)
+		}
+		t.If(db.Key(model.ResDock, d.ID), d.Rev)
 		a.Connection, a.DockID = &conn, dock.ID
 		a.Task.Begin(model.StepAttach, h.Now())
 		return nil

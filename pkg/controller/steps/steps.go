@@ -170,6 +170,9 @@ func (b *Base) Owe(t *db.Txn, d *model.Debt) error {
 // OweDevice adds a debt for the device of an attachment that its host is to give
 // up when its dock returns.
 func (b *Base) OweDevice(t *db.Txn, a *model.Attachment, why string) {
+	if _, ok := b.Store.Docks.Get(a.DockID); !ok {
+		return // given up by an administrator, with all that it owed
+	}
 	b.owe(t, &model.Debt{
 		Meta: model.Meta{TenantID: a.TenantID}, DockID: a.DockID, Resource: model.ResDevice, ObjectID: a.ID, VolumeID: a.VolumeID,
 		Connection: a.Connection.WithoutSecrets(), Reason: why,

@@ -23,7 +23,7 @@ const (
 // Config is what a Connector is made from, and the part of a dock's
 // configuration that says how it attaches. A value of 0 is the default's.
 type Config struct {
-	Enabled            bool          `yaml:"enabled" doc:"Attach volumes to this host. Needs root, and open-iscsi for iSCSI or the kernel's nvme-tcp for NVMe."`
+	Enabled            bool          `yaml:"enabled" doc:"Attach volumes for this host: make the devices of its attachments here, and take them away. A dock of type attacher always does. Needs root, and open-iscsi for iSCSI or the kernel's nvme-tcp for NVMe."`
 	StateDir           string        `yaml:"stateDir" doc:"Directory for the notes of what is attached; empty is connector below the dock's stateDir. It must survive restarts and belongs to one dock alone."`
 	Multipath          string        `yaml:"multipath" oneof:"auto,always,single" doc:"auto: a multipath device for connections with several portals (over iSCSI this needs a running multipathd); always: over iSCSI also for one portal; single: use one portal only, and survive no path's failure."`
 	LoginTimeout       time.Duration `yaml:"loginTimeout" doc:"How long one attempt to log in to an iSCSI portal may take."`

@@ -122,9 +122,6 @@ func open(ctx context.Context, conf Config, h *host) (*Connector, error) {
 	nv := &nvme{h: h, conf: conf, block: c.block, busy: map[portal]chan struct{}{}}
 	c.proto = map[string]protocol{typeISCSI: is, typeNVMe: nv, typeLocal: &local{h}}
 	is.removeStrays()
-	if err := nv.name(); err != nil {
-		conf.Log.WithError(err).Warn("this host has no NVMe name, and none could be written")
-	}
 	for _, n := range c.notes.all() {
 		if n.Stage != stageAttached {
 			conf.Log.WithField("attachment", n.AttachmentID).Warnf("an interrupted call has left this attachment %s; attach or detach it again", n.Stage)
@@ -336,7 +333,7 @@ func (c *Connector) begin(ctx context.Context, r Request, t target) (n note, isN
 }
 
 func sameNote(a, b note) bool {
-	a.Target.auth, b.Target.auth = chap{}, chap{}
+	a.Target.Auth, b.Target.Auth = chap{}, chap{}
 	return fmt.Sprint(a) == fmt.Sprint(b)
 }
 

@@ -157,8 +157,8 @@ func TestISCSIRefused(t *testing.T) {
 	}
 	t.Run("another initiator", func(t *testing.T) {
 		l := newLab(t)
-		y := l.iscsiTarget(model.NewID(), dev, portal1)
-		defer y.remove()
+		id, dev := l.volume(100)
+		y := l.iscsiTarget(id, dev, portal1)
 		y.admit("iqn.2000-01.lab.vm:somebody")
 		_, err := c.Attach(l.context(time.Minute), y.request())
 		l.kind(err, model.KindDenied)

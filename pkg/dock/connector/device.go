@@ -44,18 +44,24 @@ var errHeld = errors.New("somebody has claimed the device")
 // writes out what is cached. Without a path to the device it only claims it: the
 // last user's close has written everything already, or it still waits and is seen.
 func (c *Connector) flush(ctx context.Context, d disk, reachable bool) error {
-	path := c.h.path(c.h.devPath(d.name))
+	// Maps of a map's partitions have claimed it; nobody may have claimed them.
+	claims := c.h.partitionMaps(d)
 	return c.block(ctx, "flush of "+c.h.devPath(d.name), func() error {
-		f, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
-		if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
-			f, err = os.OpenFile(path, os.O_RDONLY|unix.O_EXCL, 0)
+		excl := unix.O_EXCL
+		if len(claims) > 0 {
+			excl = 0
 		}
-		switch {
-		case errors.Is(err, unix.EBUSY):
-			return errHeld
-		case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, os.ErrNotExist):
-			return nil // it has gone
-		case err != nil:
+		for _, name := range claims {
+			f, err := claim(c.h.path(c.h.devPath(name)), unix.O_EXCL)
+			if err != nil {
+				return err
+			}
+			if f != nil {
+				defer f.Close()
+			}
+		}
+		f, err := claim(c.h.path(c.h.devPath(d.name)), excl)
+		if err != nil || f == nil {
 			return err
 		}
 		defer f.Close()
@@ -67,6 +73,21 @@ func (c *Connector) flush(ctx context.Context, d disk, reachable bool) error {
 		}
 		return unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0)
 	})
+}
+
+// claim opens a device; it gives nothing for one that has gone.
+func claim(path string, excl int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|excl, 0)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
+		f, err = os.OpenFile(path, os.O_RDONLY|excl, 0)
+	}
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return nil, errHeld
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, os.ErrNotExist):
+		return nil, nil
+	}
+	return f, err
 }
 
 // idle makes sure that nothing holds a device, and flushes it.

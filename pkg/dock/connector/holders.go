@@ -84,10 +84,7 @@ func (h *host) stackOf(d disk) stack {
 			}
 		}
 		for _, up := range h.names("sys/class/block", name, "holders") {
-			uuid := h.value("sys/class/block", up, "dm/uuid")
-			// Partitions of a map are maps themselves.
-			part := strings.HasPrefix(uuid, "part") && strings.Contains(uuid, "-mpath-")
-			walk(up, own && (part || up == d.name))
+			walk(up, own && (h.isPartitionMap(up) || up == d.name))
 		}
 	}
 	if d.name != "" {
@@ -102,6 +99,24 @@ func (h *host) stackOf(d disk) stack {
 		}
 	}
 	return s
+}
+
+// isPartitionMap says whether a device is a partition of a multipath map, which
+// udev makes a map of its own.
+func (h *host) isPartitionMap(name string) bool {
+	uuid := h.value("sys/class/block", name, "dm/uuid")
+	return strings.HasPrefix(uuid, "part") && strings.Contains(uuid, "-mpath-")
+}
+
+// partitionMaps gives those of a device.
+func (h *host) partitionMaps(d disk) []string {
+	var out []string
+	for _, x := range h.names("sys/class/block", d.name, "holders") {
+		if h.isPartitionMap(x) {
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 func (s stack) has(dev string) (string, bool) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/osds-io/osds/internal/faults"
+	"github.com/osds-io/osds/internal/keylock"
 	"github.com/osds-io/osds/internal/run"
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -22,6 +23,8 @@ type iscsi struct {
 	mp   multipath
 	// save writes the note; a device is claimed only when that is noted.
 	save func(note) error
+	// db is held while open-iscsi's records are added to or removed.
+	db keylock.Set
 }
 
 const (
@@ -35,6 +38,7 @@ const (
 
 // Exit codes of iscsiadm.
 const (
+	exitDatabase   = 6
 	exitTimeout    = 8
 	exitExists     = 15
 	exitRefused    = 19
@@ -192,7 +196,7 @@ func (i *iscsi) login(ctx context.Context, t *target, p portal, fresh bool) erro
 		return err
 	}
 	faults.Point("connector.attach.record")
-	_, err := i.iscsiadm(ctx, t.auth.secrets(), exitExists, "-m", "node", "-T", p.Name, "-p", p.Addr.String(), "--login")
+	err := i.iscsiadm(ctx, t.Auth.secrets(), exitExists, "-m", "node", "-T", p.Name, "-p", p.Addr.String(), "--login")
 	if err != nil {
 		return loginFailed(p, err)
 	}
@@ -200,14 +204,23 @@ func (i *iscsi) login(ctx context.Context, t *target, p portal, fresh bool) erro
 	return nil
 }
 
-// iscsiadm runs one command of open-iscsi.
-func (i *iscsi) iscsiadm(ctx context.Context, secrets []model.Secret, ok int, args ...string) (int, error) {
+// iscsiadm runs one command of open-iscsi. It is run again if another process
+// has changed the records under it: iscsiadm reads all of them, and fails over
+// one that goes meanwhile.
+func (i *iscsi) iscsiadm(ctx context.Context, secrets []model.Secret, ok int, args ...string) error {
 	c := run.Cmd{Name: "iscsiadm", Args: args, Secrets: secrets}
 	if ok != 0 {
 		c.OK = []int{ok}
 	}
-	r, err := i.h.run.Run(ctx, c)
-	return r.ExitCode, err
+	for pause := 20 * time.Millisecond; ; pause *= 2 {
+		r, err := i.h.run.Run(ctx, c)
+		if err == nil || r.ExitCode != exitDatabase && r.ExitCode != exitNoObjects {
+			return err
+		}
+		if pause > time.Second || sleep(ctx, pause) != nil {
+			return err
+		}
+	}
 }
 
 // loginFailed gives a failed login its kind.
@@ -289,7 +302,7 @@ func (i *iscsi) find(n *note) (d disk, why string, err error) {
 	if name, members := i.h.multipathMap(wwid); name != "" {
 		d = i.mapDisk(n, name, members)
 		d.detail = detail + ", multipath " + strings.Join(members, " ")
-		d.joining = len(members) < len(names)
+		d.joining = len(members) < in
 		if len(members) == 0 {
 			return d, "the multipath device has no path", nil
 		}

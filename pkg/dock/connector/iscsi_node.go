@@ -35,7 +35,14 @@ func (i *iscsi) record(ctx context.Context, t *target, p portal, fresh bool) err
 		// Without its record the secret is not known here any more.
 		return model.Errorf(model.KindUnavailable, "open-iscsi has no record of %s; attach again", p)
 	}
-	if _, err := i.iscsiadm(ctx, nil, 0, "-m", "node", "-T", p.Name, "-p", p.Addr.String(), "-o", "new"); err != nil {
+	// iscsiadm reads all records whatever it is asked for, and fails over one
+	// that goes meanwhile.
+	unlock, err := i.db.Lock(ctx, "db")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := i.iscsiadm(ctx, nil, 0, "-m", "node", "-T", p.Name, "-p", p.Addr.String(), "-o", "new"); err != nil {
 		return err
 	}
 	f, err := i.recordFile(p)
@@ -68,7 +75,7 @@ func (i *iscsi) settings(t *target) []setting {
 		lost = i.conf.PathTimeout
 	}
 	method := "None"
-	if t.auth.user != "" {
+	if t.Auth.User != "" {
 		method = "CHAP"
 	}
 	return []setting{
@@ -81,10 +88,10 @@ func (i *iscsi) settings(t *target) []setting {
 		{"node.conn[0].timeo.login_timeout", strconv.Itoa(seconds(i.conf.LoginTimeout))},
 		{"node.session.timeo.replacement_timeout", strconv.Itoa(seconds(lost))},
 		{"node.session.auth.authmethod", method},
-		{"node.session.auth.username", t.auth.user},
-		{"node.session.auth.password", t.auth.password.Reveal()},
-		{"node.session.auth.username_in", t.auth.userIn},
-		{"node.session.auth.password_in", t.auth.passwordIn.Reveal()},
+		{"node.session.auth.username", t.Auth.User},
+		{"node.session.auth.password", t.Auth.Password.Reveal()},
+		{"node.session.auth.username_in", t.Auth.UserIn},
+		{"node.session.auth.password_in", t.Auth.PasswordIn.Reveal()},
 	}
 }
 
@@ -196,13 +203,25 @@ func (i *iscsi) forget(ctx context.Context, n *note) error {
 			continue
 		}
 		done[p.Name] = true
-		if _, err := i.iscsiadm(ctx, nil, exitNoObjects, "-m", "node", "-T", p.Name, "-o", "delete"); err != nil {
+		if err := i.forgetOne(ctx, p.Name); err != nil {
 			return err
 		}
-		// What iscsiadm has left: an empty directory at most.
-		for _, d := range recordDirs {
-			_ = os.Remove(i.h.path(d, p.Name))
-		}
+	}
+	return nil
+}
+
+func (i *iscsi) forgetOne(ctx context.Context, name string) error {
+	unlock, err := i.db.Lock(ctx, "db")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := i.iscsiadm(ctx, nil, exitNoObjects, "-m", "node", "-T", name, "-o", "delete"); err != nil {
+		return err
+	}
+	// What iscsiadm has left: an empty directory at most.
+	for _, d := range recordDirs {
+		_ = os.Remove(i.h.path(d, name))
 	}
 	return nil
 }
@@ -222,7 +241,7 @@ func (i *iscsi) logout(ctx context.Context, t *target, limit time.Duration) erro
 	var errs []error
 	for p, s := range i.h.sessionsOf(t) {
 		c, cancel := context.WithTimeout(ctx, limit)
-		_, err := i.iscsiadm(c, nil, exitNoObjects, "-m", "session", "-r", s.sid, "--logout")
+		err := i.iscsiadm(c, nil, exitNoObjects, "-m", "session", "-r", s.sid, "--logout")
 		cancel()
 		if err != nil {
 			if now, ok := i.h.sessionsOf(t)[p]; ok && now.sid == s.sid {
@@ -230,41 +249,67 @@ func (i *iscsi) logout(ctx context.Context, t *target, limit time.Duration) erro
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return join(errs)
 }
 
 // teardown ends the sessions of an attachment, and its map first unless the
-// device is being cut off under whoever uses it.
+// device is being cut off under whoever uses it. Cutting goes on after an error.
 func (i *iscsi) teardown(ctx context.Context, n *note, d disk, shared, cut bool) error {
+	var errs []error
 	if name, _ := i.h.multipathMap(n.WWID); name != "" {
 		if cut {
-			if err := i.mp.stopQueueing(ctx, name); err != nil {
-				return err
+			// One that an earlier call has emptied does not know the message.
+			if err := i.mp.stopQueueing(ctx, name); err != nil && len(d.members) > 0 {
+				errs = append(errs, err)
 			}
 		} else if err := i.removeMap(ctx, n); err != nil {
 			return err
 		}
 		faults.Point("connector.detach.unmapped")
 	}
-	limit := 30 * time.Second
-	if cut {
-		limit = 15 * time.Second
-	}
-	if shared {
+	switch {
+	case shared && cut:
+		for _, m := range d.members {
+			_ = i.h.write("offline", "sys/block", m, "device/state")
+		}
+		fallthrough
+	case shared:
 		for _, m := range d.members {
 			if err := i.h.write("1", "sys/block", m, "device/delete"); err != nil && i.h.exists("sys/block", m) {
-				return model.Errorf(model.KindInternal, "removal of %s: %w", m, err)
+				errs = append(errs, model.Errorf(model.KindInternal, "removal of %s: %w", m, err))
 			}
 		}
-	} else if err := i.logout(ctx, &n.Target, limit); err != nil {
-		return err
-	}
-	if n.WWID != "" {
-		if err := i.mp.unclaim(ctx, n.WWID); err != nil {
+	case cut:
+		if err := i.logout(ctx, &n.Target, 15*time.Second); err != nil {
+			errs = append(errs, err)
+			// I/O at least is to fail.
+			for _, m := range d.members {
+				_ = i.h.write("offline", "sys/block", m, "device/state")
+			}
+		}
+	default:
+		if err := i.logout(ctx, &n.Target, 30*time.Second); err != nil {
 			return err
 		}
 	}
-	return nil
+	if n.WWID != "" {
+		errs = append(errs, i.mp.unclaim(ctx, n.WWID))
+	}
+	return join(errs)
+}
+
+// join joins errors, and keeps the kind of the first.
+func join(errs []error) error {
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
+	}
+	for _, e := range errs {
+		if e != nil {
+			return model.Errorf(model.KindOf(e), "%w", err)
+		}
+	}
+	return err
 }
 
 // removeMap removes the map of a device that nobody uses. The claim goes first:
@@ -274,10 +319,9 @@ func (i *iscsi) removeMap(ctx context.Context, n *note) error {
 		return err
 	}
 	if name, members := i.h.multipathMap(n.WWID); name != "" && len(members) == 0 {
-		// Whatever waits for a path waits for ever.
-		if err := i.mp.stopQueueing(ctx, name); err != nil {
-			return err
-		}
+		// What waits for a path would wait for ever. One that a forced detach
+		// has emptied does not know the message.
+		_ = i.mp.stopQueueing(ctx, name)
 	}
 	if err := i.mp.flush(ctx, n.WWID); err != nil {
 		_ = i.mp.claim(ctx, n.WWID) // it stays what it was

@@ -18,6 +18,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/osds-io/osds/internal/faults"
+	"github.com/osds-io/osds/internal/run"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -180,6 +181,9 @@ func (l *lab) volume(mb int) (id, dev string) {
 }
 
 const (
+	chapSecret   = "secret12345678"
+	chapSecretIn = "other12345678"
+
 	lio   = "/sys/kernel/config/target"
 	nvmet = "/sys/kernel/config/nvmet"
 )
@@ -229,12 +233,12 @@ func (x *iscsiTarget) admit(iqn string) {
 
 func (x *iscsiTarget) chap(mutual bool) {
 	x.l.Helper()
-	x.user, x.pw = "host", "secret12345678"
+	x.user, x.pw = "host", chapSecret
 	acl := x.tpg + "/acls/" + x.l.iqn
 	x.l.write(acl+"/auth/userid", x.user)
 	x.l.write(acl+"/auth/password", x.pw)
 	if mutual {
-		x.in, x.pin = "target", "other12345678"
+		x.in, x.pin = "target", chapSecretIn
 		x.l.write(acl+"/auth/userid_mutual", x.in)
 		x.l.write(acl+"/auth/password_mutual", x.pin)
 	}
@@ -290,7 +294,7 @@ func rmdir(p string) error { return os.Remove(p) }
 type nvmeTarget struct {
 	l                        *lab
 	attachment, volume, name string
-	sub, id                  string
+	sub                      string
 	portals                  []string
 }
 
@@ -367,7 +371,16 @@ func (l *lab) connector(conf Config) *Connector {
 	if conf.LoginTimeout == 0 {
 		conf.LoginTimeout = 3 * time.Second
 	}
-	c, err := New(l.context(time.Minute), conf)
+	// No secret may be among the arguments of a command.
+	watch := run.Func(func(ctx context.Context, cmd run.Cmd) (run.Result, error) {
+		for _, a := range cmd.Args {
+			if strings.Contains(a, chapSecret) || strings.Contains(a, chapSecretIn) {
+				l.Errorf("%s has a secret among its arguments", cmd.Name)
+			}
+		}
+		return run.Exec{}.Run(ctx, cmd)
+	})
+	c, err := open(l.context(time.Minute), conf, &host{run: watch})
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -435,5 +448,5 @@ func (l *lab) kind(err error, k model.Kind, words ...string) {
 			l.Errorf("%q says nothing of %q", err, w)
 		}
 	}
-	l.Logf("as wanted: %v", err)
+	l.Logf("as wanted: %.200s", err.Error())
 }

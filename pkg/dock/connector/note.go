@@ -103,7 +103,7 @@ func (s *notes) get(id string) (note, bool) {
 
 // put writes a note; when it returns nil it survives a crash.
 func (s *notes) put(n note) error {
-	n.Version = noteVersion
+	n.Version, n.Target.Auth = noteVersion, chap{}
 	b, err := json.MarshalIndent(n, "", "  ")
 	if err != nil {
 		return model.Errorf(model.KindInternal, "note of attachment %s: %w", n.AttachmentID, err)

@@ -55,8 +55,11 @@ func (v *nvme) usable() error {
 			return err
 		}
 	}
+	if err := v.name(); err != nil {
+		return model.Errorf(model.KindUnsupported, "this host has no NVMe name, and none can be written to /%s: %w", hostNQN, err)
+	}
 	if v.nqn() == "" {
-		return model.Errorf(model.KindUnsupported, "/%s has no NQN of this host, and none could be written; nvme gen-hostnqn makes one", hostNQN)
+		return model.Errorf(model.KindUnsupported, "/%s has no NQN; nvme gen-hostnqn makes one", hostNQN)
 	}
 	return nil
 }
@@ -88,7 +91,7 @@ func (v *nvme) hostID() string {
 // name gives this host an NQN if it has none, in the form that nvme-cli's package
 // writes: from the machine's UUID if there is one.
 func (v *nvme) name() error {
-	if v.h.exists(hostNQN) || !v.h.exists("sys/class") {
+	if v.h.exists(hostNQN) {
 		return nil
 	}
 	id, err := uuid.Parse(v.h.value("sys/class/dmi/id/product_uuid"))
@@ -478,7 +481,7 @@ func (v *nvme) disconnect(ctx context.Context, t *target) error {
 			errs = append(errs, model.Errorf(model.KindOf(err), "end of %s: %w", p, err))
 		}
 	}
-	return errors.Join(errs...)
+	return join(errs)
 }
 
 // teardown deletes the controllers; the device goes with the last.

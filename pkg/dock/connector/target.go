@@ -50,7 +50,8 @@ type target struct {
 	// Device is the path of a local device.
 	Device string `json:"device,omitempty"`
 
-	auth chap
+	// Auth is in memory only, and only while its attach lasts.
+	Auth chap `json:"-"`
 }
 
 // portal is one way to a target: its name and where it listens.
@@ -64,13 +65,13 @@ func (p portal) String() string { return p.Name + " at " + p.Addr.String() }
 // chap is the authentication over iSCSI. It is never in a note: open-iscsi's own
 // records have it.
 type chap struct {
-	user, userIn         string
-	password, passwordIn model.Secret
+	User, UserIn         string
+	Password, PasswordIn model.Secret
 }
 
 func (c chap) secrets() []model.Secret {
 	var out []model.Secret
-	for _, s := range []model.Secret{c.password, c.passwordIn} {
+	for _, s := range []model.Secret{c.Password, c.PasswordIn} {
 		if s != "" {
 			out = append(out, s)
 		}
@@ -220,7 +221,7 @@ func (d data) iscsi() (target, error) {
 	if t.LUN < 0 || t.LUN > maxLUN {
 		return t, bad("targetLun", "is %d, must be from 0 to %d", t.LUN, maxLUN)
 	}
-	return t, d.chap(&t.auth)
+	return t, d.chap(&t.Auth)
 }
 
 func (d data) chap(c *chap) error {
@@ -239,7 +240,7 @@ func (d data) chap(c *chap) error {
 	for _, f := range []struct {
 		key string
 		to  *string
-	}{{"authUserName", &c.user}, {"authPassword", &pw}, {"authUserNameIn", &c.userIn}, {"authPasswordIn", &pwIn}} {
+	}{{"authUserName", &c.User}, {"authPassword", &pw}, {"authUserNameIn", &c.UserIn}, {"authPasswordIn", &pwIn}} {
 		if *f.to, err = d.text(f.key); err != nil {
 			return err
 		}
@@ -247,13 +248,13 @@ func (d data) chap(c *chap) error {
 			return bad(f.key, "must be of at most 255 printable ASCII characters without spaces")
 		}
 	}
-	if c.user == "" || pw == "" {
+	if c.User == "" || pw == "" {
 		return bad("authUserName", "and authPassword must be given with authMethod CHAP")
 	}
-	if (c.userIn == "") != (pwIn == "") {
+	if (c.UserIn == "") != (pwIn == "") {
 		return bad("authUserNameIn", "and authPasswordIn must be given together")
 	}
-	c.password, c.passwordIn = model.Secret(pw), model.Secret(pwIn)
+	c.Password, c.PasswordIn = model.Secret(pw), model.Secret(pwIn)
 	return nil
 }
 
