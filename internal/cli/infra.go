@@ -52,6 +52,15 @@ func (a *app) dockCmd() *cobra.Command {
 	cmd.AddCommand(
 		listCmd(a, dockView, get, "id", "name", "description", "status", "storageType", "endpoint", "driverName"),
 		showCmd(a, dockView, "<dock id>", get),
+		&cobra.Command{Use: "delete <dock id>", Short: "Remove a dock that will not come back, its pools, and what is owed there (administrators)",
+			Args: args(1, 1), ValidArgsFunction: completeIDs(a, dockView, get),
+			RunE: func(cmd *cobra.Command, x []string) error {
+				c, err := a.connect()
+				if err != nil {
+					return err
+				}
+				return c.DeleteDock(cmd.Context(), x[0])
+			}},
 	)
 	return cmd
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/model"
 	"github.com/osds-io/osds/pkg/model/wire"
 )
@@ -16,7 +17,7 @@ func (s *Server) routesDocks(r *mux.Router) {
 	s.tenantHandle(r, "/pools", methods{http.MethodGet: s.listPools})
 	s.tenantHandle(r, "/pools/{poolId}", methods{http.MethodGet: s.getPool})
 	s.tenantHandle(r, "/docks", methods{http.MethodGet: s.listDocks})
-	s.tenantHandle(r, "/docks/{dockId}", methods{http.MethodGet: s.getDock})
+	s.tenantHandle(r, "/docks/{dockId}", methods{http.MethodGet: s.getDock, http.MethodDelete: adminOnly("the removal of docks", s.deleteDock)})
 	s.tenantHandle(r, "/availabilityZones", methods{http.MethodGet: s.listZones})
 }
 
@@ -31,6 +32,44 @@ func (s *Server) getDock(c *call) error {
 		return notFound("dock", id, "specified dock("+shorten(id)+") can't find")
 	}
 	return c.Record(http.StatusOK, d.Rev, wire.FromDock(d))
+}
+
+// deleteDock accepts the removal of a dock that is gone for good, with its pools
+// and what is still owed on its backends; the controllers do it. It is refused
+// for a dock that is there, and while records live in its pools.
+func (s *Server) deleteDock(c *call) error {
+	return c.change("api.dock.delete", func(t *db.Txn) (*answer, error) {
+		id := c.pathID("dockId")
+		d, ok := s.Store.Docks.Get(id)
+		if !ok {
+			return nil, notFound("dock", id, "specified dock("+shorten(id)+") can't find")
+		}
+		if err := c.ifMatch(d.Rev); err != nil {
+			return nil, err
+		}
+		switch d.Status {
+		case model.StatusDeleting:
+			return &answer{status: http.StatusAccepted, rev: d.Rev}, nil
+		case model.StatusUnavailable:
+		default:
+			return nil, model.Errorf(model.KindConflict, "dock %s is %s: stop it, and wait until it is unavailable", d.Name, d.Status)
+		}
+		if err := s.unusedPools(d); err != nil {
+			return nil, err
+		}
+		n := d.Clone()
+		n.Status, n.Reason, n.UpdatedAt = model.StatusDeleting, "", s.now()
+		t.Update(n)
+		return &answer{status: http.StatusAccepted}, nil
+	})
+}
+
+// unusedPools is an error if a record lives in one of the dock's pools.
+func (s *Server) unusedPools(d *model.Dock) error {
+	if what := s.Store.UseOfDock(d.ID); what != "" {
+		return model.Errorf(model.KindConflict, "dock %s still has records, such as %s: delete them first (attachments with force); what cannot be removed from the dead backend is owed then, and written off with the dock", d.Name, what)
+	}
+	return nil
 }
 
 // showPool shows a pool with its live figures, which are newer than the record.

@@ -121,7 +121,10 @@ func (s *Server) accounts() []*wire.LedgerSpec {
 		}
 	})
 	out := make([]*wire.LedgerSpec, 0, len(byPool))
-	for _, r := range byPool {
+	for id, r := range byPool {
+		if *r == (wire.LedgerSpec{PoolID: id}) {
+			continue // the empty account of a pool that was removed
+		}
 		out = append(out, r)
 	}
 	slices.SortFunc(out, func(a, b *wire.LedgerSpec) int { return strings.Compare(a.PoolID, b.PoolID) })

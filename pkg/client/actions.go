@@ -75,7 +75,12 @@ func action[T any](ctx context.Context, c *Client, path, id, name string, body a
 
 // ExtendVolume grows a volume to a size in GB.
 func (c *Client) ExtendVolume(ctx context.Context, id string, newSize int64, opts ...Option) (*wire.VolumeSpec, error) {
-	return action[wire.VolumeSpec](ctx, c, c.Volumes.path, id, "resize", &wire.ExtendVolumeSpec{NewSize: newSize}, opts)
+	return c.ResizeVolume(ctx, id, &wire.ExtendVolumeSpec{NewSize: newSize}, opts...)
+}
+
+// ResizeVolume grows a volume, and if asked to the file system on it.
+func (c *Client) ResizeVolume(ctx context.Context, id string, spec *wire.ExtendVolumeSpec, opts ...Option) (*wire.VolumeSpec, error) {
+	return action[wire.VolumeSpec](ctx, c, c.Volumes.path, id, "resize", spec, opts)
 }
 
 // RevertToSnapshot puts a snapshot's volume back to what it was then.
@@ -110,6 +115,17 @@ func (c *Client) CancelTask(ctx context.Context, id string, opts ...Option) (*wi
 // RetryTask tries a waiting task's next step now.
 func (c *Client) RetryTask(ctx context.Context, id string, opts ...Option) (*wire.TaskSpec, error) {
 	return action[wire.TaskSpec](ctx, c, c.Tasks.path, id, "retry", nil, opts)
+}
+
+// DeleteDock removes a dock that will not come back, with its pools, and writes
+// off what is owed on its backends. Administrators only.
+func (c *Client) DeleteDock(ctx context.Context, id string, opts ...Option) error {
+	p, err := idPath(c.Docks.path, id)
+	if err != nil {
+		return err
+	}
+	_, err = c.call(ctx, newRequest(http.MethodDelete, p, nil, nil, opts), nil)
+	return err
 }
 
 // Doctor has the server check its invariants. Administrators only.

@@ -387,8 +387,8 @@ func TestProcIsMeasuredAndEnded(t *testing.T) {
 	if err := p.died(); err != nil {
 		t.Error(err)
 	}
-	if n, err := p.fds(); err != nil || n < 3 {
-		t.Errorf("%d descriptors, %v", n, err)
+	if n, err := p.fds(); err != nil || n.rest < 3 || n.wal != 0 {
+		t.Errorf("%+v descriptors, %v", n, err)
 	}
 	for { // it has none for a moment while it becomes the sleeper
 		m, err := p.memory()

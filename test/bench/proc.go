@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -144,10 +145,27 @@ func machineBusy() (time.Duration, error) {
 	return busy, nil
 }
 
-// fds counts the open file descriptors.
-func (p *proc) fds() (int, error) {
-	d, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.pid()))
-	return len(d), err
+// fds are open file descriptors: those of etcd's write-ahead log, and the rest.
+// etcd holds the segments of its log since the last snapshot open, so that their
+// number goes up and down by one or two as it is written.
+type fds struct{ wal, rest int }
+
+func (p *proc) fds() (fds, error) {
+	var n fds
+	dir := fmt.Sprintf("/proc/%d/fd", p.pid())
+	d, err := os.ReadDir(dir)
+	if err != nil {
+		return n, err
+	}
+	for _, e := range d {
+		// One that is closed by now was open when it was listed.
+		if name, _ := os.Readlink(filepath.Join(dir, e.Name())); strings.Contains(name, "/member/wal/") {
+			n.wal++
+		} else {
+			n.rest++
+		}
+	}
+	return n, nil
 }
 
 // memory is what a process has in memory: its own, and pages of files (the

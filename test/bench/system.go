@@ -262,9 +262,9 @@ func (s *system) creator(ctx context.Context) (*creator, error) {
 }
 
 // fds gives the file descriptors of osdslet and of the dock.
-func (s *system) fds() (let, dock int, err error) {
+func (s *system) fds() (let, dock fds, err error) {
 	if let, err = s.let.fds(); err != nil {
-		return 0, 0, err
+		return let, dock, err
 	}
 	dock, err = s.dock.fds()
 	return let, dock, err

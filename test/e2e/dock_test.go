@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -127,6 +128,68 @@ func TestDebt(t *testing.T) {
 	a.Doctor()
 	// The space is there again.
 	a.DeleteVolume(a.Volume(wire.VolumeSpec{Size: 10}).ID)
+}
+
+// TestRemoveDock: a dock that will not come back is removed with its pools and
+// what is owed there, and the doctor is content; one that comes back all the same
+// registers anew, and what is still on it is named.
+func TestRemoveDock(t *testing.T) {
+	t.Parallel()
+	c := suite.NewCluster(t)
+	c.AddLet(harness.Quick())
+	c.AddDock(nil, harness.Sample("a", 100))
+	c.AddDock(nil, harness.Sample("b", 100))
+	c.Start()
+	a := c.Admin()
+	a.WaitPools(2)
+	a.Setup()
+	pool := a.Pool("a-pool")
+	v := a.Volume(wire.VolumeSpec{Name: "v", PoolID: pool.ID})
+	ctl := c.Ctl()
+	has(t, ctl.Fails(2, "dock", "delete", pool.DockID).Err, "stop it")
+	c.Docks[0].Kill()
+	c.Until(harness.Limit, "the dock is unavailable", func() error {
+		d, err := a.Docks.Get(a.Ctx(), pool.DockID)
+		if err == nil && d.Status != model.StatusUnavailable {
+			err = errorf("it is %s", d.Status)
+		}
+		return err
+	})
+	has(t, ctl.Fails(2, "dock", "delete", pool.DockID).Err, v.ID)
+	a.DeleteVolume(v.ID)
+	if debts, err := a.Debts(a.Ctx()); err != nil || len(debts) != 1 {
+		t.Fatalf("%+v %v", debts, err)
+	}
+	ctl.OK("dock", "delete", pool.DockID)
+	c.Until(harness.Limit, "the dock is gone", func() error {
+		docks, err := a.Docks.Collect(a.Ctx(), client.Query{}, 0)
+		if err == nil && len(docks) != 1 {
+			err = errorf("%d docks", len(docks))
+		}
+		return err
+	})
+	if pools := a.WaitPools(1); pools[0].Name != "b-pool" {
+		t.Errorf("%+v", pools[0])
+	}
+	if debts, err := a.Debts(a.Ctx()); err != nil || len(debts) != 0 {
+		t.Errorf("%+v %v", debts, err)
+	}
+	if l, err := a.Ledger(a.Ctx()); err != nil || len(l) != 1 || l[0].Reserved != 0 {
+		t.Errorf("%+v %v", l, err)
+	}
+	a.Doctor()
+
+	// A leader that had the debt in hand may settle it once more; a new one
+	// knows nothing of it.
+	c.Lets[0].Kill()
+	c.Must(c.Lets[0].Start())
+	c.Lets[0].WaitReady()
+	c.Must(c.Docks[0].Start())
+	a.WaitPools(2)
+	r, err := a.Client.Doctor(a.Ctx())
+	if err != nil || r.OK || !strings.Contains(fmt.Sprintf("%+v", r), v.ID) {
+		t.Fatalf("the doctor, with a volume on the backend that was written off: %+v %v", r, err)
+	}
 }
 
 // TestManyBackends: one dock serves several backends, of one driver and of

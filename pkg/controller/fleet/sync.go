@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -69,7 +71,11 @@ func (f *Fleet) reconcile(ctx context.Context) error {
 		if live[d.ID] || f.Now().Sub(f.started) < f.Grace {
 			continue
 		}
-		if err := f.lost(ctx, d); err != nil {
+		away := f.lost
+		if d.Status == model.StatusDeleting {
+			away = f.remove
+		}
+		if err := away(ctx, d); err != nil {
 			return err
 		}
 	}
@@ -84,6 +90,10 @@ func (f *Fleet) seen(ctx context.Context, s Session) error {
 		Meta: model.Meta{ID: s.DockID, Name: s.Name, CreatedAt: now},
 		Type: s.Type, Status: model.StatusAvailable, Endpoint: s.Endpoint, NodeID: s.NodeID,
 		DriverName: driverNames(s.Backends), Version: s.Version, Metadata: s.Metadata,
+		Initiators: s.Initiators, Addresses: s.Addresses,
+	}
+	if why := s.OutOfService[connectorOut]; why != "" {
+		want.Reason = "attaching on this host is out of service: " + why
 	}
 	if have, ok := f.Store.Docks.Get(s.DockID); ok {
 		want.CreatedAt, want.UpdatedAt, want.Rev, want.Description = have.CreatedAt, have.UpdatedAt, have.Rev, have.Description
@@ -104,6 +114,10 @@ func (f *Fleet) seen(ctx context.Context, s Session) error {
 	}
 	return f.seenPools(ctx, s)
 }
+
+// connectorOut is the connector's name among what a dock has out of service; no
+// backend can have it.
+const connectorOut = "(connector)"
 
 func (f *Fleet) seenPools(ctx context.Context, s Session) error {
 	now := f.Now().UTC()
@@ -202,6 +216,57 @@ func (f *Fleet) lost(ctx context.Context, d *model.Dock) error {
 		}
 	}
 	return nil
+}
+
+// removeBatch is how many records one transaction of a dock's removal takes away.
+const removeBatch = 50
+
+// remove takes away a dock that an administrator gave up: what is owed on its
+// backends, its pools, and then the dock itself. Each transaction depends on the
+// dock's record: if the dock comes back in the middle, the rest stays.
+func (f *Fleet) remove(ctx context.Context, d *model.Dock) error {
+	if what := f.Store.UseOfDock(d.ID); what != "" {
+		n := d.Clone()
+		n.Status, n.Reason, n.UpdatedAt = model.StatusUnavailable, "not removed: there is "+what, f.Now().UTC()
+		return f.write(ctx, "dock.kept", n)
+	}
+	for {
+		t := &db.Txn{Label: "dock.remove"}
+		debts := f.Store.Debts.Where("dockId", d.ID, removeBatch)
+		for _, x := range debts {
+			t.Remove(x).Account(x.PoolID, -x.Reserved)
+		}
+		pools := f.Store.Pools.Where("dockId", d.ID, removeBatch)
+		if len(debts) == 0 {
+			for _, p := range pools {
+				t.Remove(p)
+			}
+		}
+		last := len(t.Ops) == 0
+		if last {
+			t.Remove(d)
+		} else {
+			t.If(db.Key(model.ResDock, d.ID), d.Rev)
+		}
+		rev, err := f.Term.Lane.Commit(ctx, t)
+		if c, ok := err.(*db.ErrConflict); ok {
+			return f.Store.WaitRev(ctx, c.Rev) // gone on with in the next round
+		}
+		if err == nil {
+			err = f.Store.WaitRev(ctx, rev)
+		}
+		if err != nil {
+			return err
+		}
+		for _, x := range debts {
+			f.Log.WithFields(logrus.Fields{"dock": d.Name, "pool": x.PoolID, "resource": x.Resource, "object": x.ObjectID, "bytes": int64(x.Reserved)}).
+				Warn("a debt is written off with its dock: what it stood for may still be on the backend")
+		}
+		if last {
+			f.Log.WithField("dock", d.Name).Info("dock is removed")
+			return nil
+		}
+	}
 }
 
 func (f *Fleet) poolDown(ctx context.Context, p *model.Pool, why string) error {

@@ -417,7 +417,7 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 	// one on its object. If it is the epoch that is stale the term is about to
 	// end, by the lease or by what the dock reports.
 	var w *Wait
-	pause := backoff(j.Rec.CurrentTask().Attempts)
+	pause := backoff(j.Rec.CurrentTask())
 	if errors.As(err, &w) {
 		// Each look is a write. What has waited for long, for a host that is
 		// dead perhaps, is looked at less often.
@@ -445,10 +445,21 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 	return pause
 }
 
-// backoff grows from 200 ms to 10 s, give or take a fifth.
-func backoff(attempts int) time.Duration {
-	d := 200 * time.Millisecond << min(attempts, 6)
-	d = min(d, 10*time.Second)
+// The longest pauses between two tries. Each try is a write; a debt may wait for
+// its dock for weeks, as may a host that has not seen a new size; nobody waits for
+// them, and they are kicked when the dock is back.
+const (
+	maxPause     = 10 * time.Second
+	maxDebtPause = 30 * time.Second
+)
+
+// backoff grows from 200 ms to the longest pause, give or take a fifth.
+func backoff(t *model.Task) time.Duration {
+	most := maxPause
+	if t.Kind == model.TaskSettle || t.Kind == model.TaskResize {
+		most = maxDebtPause
+	}
+	d := min(200*time.Millisecond<<min(t.Attempts, 20), most)
 	return d*4/5 + rand.N(d*2/5)
 }
 

@@ -307,8 +307,12 @@ func canHold(name string, r Request) error {
 		return model.Errorf(model.KindUnsupported, "the kernel's NVMe target has no read-only exports: attach it writable, or use a pool with accessProtocol iscsi")
 	}
 	if r.QoS != (drivers.QoS{}) {
-		return model.Errorf(model.KindUnsupported, "limits of I/O (maxIOPS %d, maxBWS %d bytes/s) cannot be held for exports by %s: its requests are made by the kernel's own threads, which cgroups do not limit",
-			r.QoS.MaxIOPS, r.QoS.MaxBytesPerSecond, name)
+		why := "its requests are made by threads of the kernel, which belong to no cgroup that could be limited"
+		if name == targetTGT {
+			why = "one process, tgtd, serves all exports"
+		}
+		return model.Errorf(model.KindUnsupported, "limits of I/O (maxIOPS %d, %d bytes/s) cannot be held for exports by %s: %s",
+			r.QoS.MaxIOPS, r.QoS.MaxBytesPerSecond, name, why)
 	}
 	return nil
 }

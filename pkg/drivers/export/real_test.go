@@ -382,3 +382,13 @@ func (b *bench) sameData(host, target string, seed byte) {
 		}
 	}
 }
+
+// deviceSize gives a block device's or file's length.
+func deviceSize(path string) (int64, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Seek(0, 2)
+}
