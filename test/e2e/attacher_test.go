@@ -224,6 +224,17 @@ func TestAttacherReadOnly(t *testing.T) {
 		t.Errorf("the same host twice: %v", err)
 	}
 	a.Detach(x.ID)
+	// Nothing of that is left on the device, which is likely to be the next one's.
+	x = a.Attach(v.ID, h.ID)
+	f, err := os.OpenFile(x.Mountpoint, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte("x"), 0)
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Errorf("a device after a read-only one: %v", err)
+	}
+	a.Detach(x.ID)
 	a.DeleteVolume(v.ID)
 	a.Doctor()
 }

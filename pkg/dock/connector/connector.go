@@ -8,6 +8,7 @@ package connector
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -118,8 +119,8 @@ func open(ctx context.Context, conf Config, h *host) (*Connector, error) {
 		return nil, err
 	}
 	c := &Connector{conf: conf, h: h, notes: s, stuck: map[string]int{}, repairs: map[string]context.CancelFunc{}, repaired: make(chan struct{})}
-	is := &iscsi{h: h, conf: conf, mp: multipath{h}, save: s.put}
-	nv := &nvme{h: h, conf: conf, block: c.block, busy: map[portal]chan struct{}{}}
+	is := &iscsi{h: h, conf: conf, mp: multipath{h}, save: s.put, dialer: dialer{block: c.block}}
+	nv := &nvme{h: h, conf: conf, block: c.block, dialer: dialer{block: c.block}}
 	c.proto = map[string]protocol{typeISCSI: is, typeNVMe: nv, typeLocal: &local{h}}
 	is.removeStrays()
 	for _, n := range c.notes.all() {
@@ -164,13 +165,15 @@ func (c *Connector) Close() error {
 	return model.Errorf(model.KindUnavailable, "the kernel has not ended: %s", strings.Join(firstFew(what), ", "))
 }
 
+var errClosed = errors.New("the connector is closed")
+
 // block runs what may wait in the kernel longer than its caller wants to. It
 // goes on after the context's end; Close waits for it.
 func (c *Connector) block(ctx context.Context, what string, f func() error) error {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return model.Errorf(model.KindUnavailable, "%s: the connector is closed", what)
+		return model.Errorf(model.KindUnavailable, "%s: %w", what, errClosed)
 	}
 	c.stuck[what]++
 	c.wg.Add(1)
@@ -344,12 +347,13 @@ func (c *Connector) make(ctx context.Context, p protocol, n *note, r Request) (d
 		return disk{}, "", err
 	}
 	faults.Point("connector.attach.connected")
-	d, err := c.wait(ctx, p, n, r.Size, 500*time.Millisecond)
+	d, err := c.wait(ctx, p, n, r.Size, 500*time.Millisecond, true)
 	if err != nil {
 		return d, warn, err
 	}
 	faults.Point("connector.attach.device")
-	if err := c.open(ctx, d, n.ReadOnly); err != nil {
+	// A local device's driver has made it read-only, and it may be used again.
+	if err := c.open(ctx, d, n.ReadOnly && n.Target.Type != typeLocal); err != nil {
 		if model.KindOf(err) == model.KindUnknownOutcome {
 			return d, warn, err
 		}
@@ -360,8 +364,8 @@ func (c *Connector) make(ctx context.Context, p protocol, n *note, r Request) (d
 
 // wait waits for a device that is usable and large enough. What there is to see
 // is looked for often, and the kernel asked to look again seldom, the first time
-// after patience.
-func (c *Connector) wait(ctx context.Context, p protocol, n *note, size model.Bytes, patience time.Duration) (disk, error) {
+// after patience. A path that has gone meanwhile is made again.
+func (c *Connector) wait(ctx context.Context, p protocol, n *note, size model.Bytes, patience time.Duration, fresh bool) (disk, error) {
 	next, joined := time.Now().Add(patience), time.Now().Add(pathGrace)
 	for pause := 2 * time.Millisecond; ; {
 		d, why, err := p.find(n)
@@ -381,7 +385,11 @@ func (c *Connector) wait(ctx context.Context, p protocol, n *note, size model.By
 			return d, nil
 		}
 		if why != "" && time.Now().After(next) {
-			if err := p.rescan(ctx, n, d); err != nil && ctx.Err() == nil {
+			_, err := p.connect(ctx, n, fresh)
+			if err == nil {
+				err = p.rescan(ctx, n, d)
+			}
+			if err != nil && ctx.Err() == nil {
 				return d, err
 			}
 			next = time.Now().Add(2 * time.Second)
@@ -444,7 +452,7 @@ func (c *Connector) Resize(ctx context.Context, attachmentID string, size model.
 			return Device{}, err
 		}
 	}
-	d, err := c.wait(ctx, p, &n, size, time.Second)
+	d, err := c.wait(ctx, p, &n, size, time.Second, false)
 	if err != nil {
 		return Device{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +24,9 @@ func (c *Connector) open(ctx context.Context, d disk, readOnly bool) error {
 			if err != nil {
 				return err
 			}
-			if readOnly {
+			// A device that is read-only already is left alone: the kernel would
+			// keep our mark on a loop device for its next user.
+			if readOnly && c.h.value("sys/block", name, "ro") != "1" {
 				err = unix.IoctlSetPointerInt(int(f.Fd()), unix.BLKROSET, 1)
 			}
 			if err = errors.Join(err, f.Close()); err != nil {
@@ -90,26 +93,29 @@ func claim(path string, excl int) (*os.File, error) {
 	return f, err
 }
 
-// idle makes sure that nothing holds a device, and flushes it.
+// idle makes sure that nothing holds a device, and flushes it. A process that has
+// it open is given a moment: the system looks at new devices by itself.
 func (c *Connector) idle(ctx context.Context, id string, d disk, reachable bool) error {
-	busy := func(by []string) error {
-		return model.Errorf(model.KindBusy, "%s of attachment %s is in use: %s", c.h.devPath(d.name), id, strings.Join(by, ", "))
-	}
-	if by := c.h.holders(d); len(by) > 0 {
-		return busy(by)
-	}
-	err := c.flush(ctx, d, reachable)
-	if errors.Is(err, errHeld) {
-		by := append(c.h.holders(d), c.h.elsewhere(d)...)
-		if len(by) == 0 {
-			by = []string{"something in the kernel, or a flush that an earlier detach began, has claimed it"}
+	for end := time.Now().Add(time.Second); ; {
+		s := c.h.stackOf(d)
+		by := c.h.keepers(s)
+		stays := len(by) > 0
+		if by = append(by, c.h.openBy(s)...); len(by) == 0 {
+			err := c.flush(ctx, d, reachable)
+			if !errors.Is(err, errHeld) {
+				if err != nil && model.KindOf(err) != model.KindUnknownOutcome {
+					return model.Errorf(model.KindUnavailable, "%s of attachment %s cannot be flushed: %w", c.h.devPath(d.name), id, err)
+				}
+				return err
+			}
+			if by = append(c.h.holders(d), c.h.elsewhere(d)...); len(by) == 0 {
+				by = []string{"something in the kernel, or a flush that an earlier detach began, has claimed it"}
+			}
 		}
-		return busy(by)
+		if stays || time.Now().After(end) || sleep(ctx, 100*time.Millisecond) != nil {
+			return model.Errorf(model.KindBusy, "%s of attachment %s is in use: %s", c.h.devPath(d.name), id, strings.Join(firstFew(by), ", "))
+		}
 	}
-	if err != nil && model.KindOf(err) != model.KindUnknownOutcome {
-		return model.Errorf(model.KindUnavailable, "%s of attachment %s cannot be flushed: %w", c.h.devPath(d.name), id, err)
-	}
-	return err
 }
 
 // grow grows the file system of a device to the device's size.

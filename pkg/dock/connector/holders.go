@@ -159,6 +159,12 @@ func (h *host) rdev(node string) string {
 // holders says, for people, what holds a device; none if nothing is known to.
 func (h *host) holders(d disk) []string {
 	s := h.stackOf(d)
+	return firstFew(append(h.keepers(s), h.openBy(s)...))
+}
+
+// keepers are the holders that stay until somebody ends them: mounts and what is
+// built on the device.
+func (h *host) keepers(s stack) []string {
 	var out []string
 	for _, m := range h.mountsOf(s, "self") {
 		out = append(out, "mounted on "+m.point)
@@ -187,8 +193,7 @@ func (h *host) holders(d disk) []string {
 			}
 		}
 	}
-	out = append(out, h.openBy(s)...)
-	return firstFew(out)
+	return out
 }
 
 // firstFew bounds a list for people.
@@ -238,7 +243,7 @@ func (h *host) openBy(s stack) []string {
 
 // passing says whether a process opens devices for a moment only, by itself.
 func passing(comm string) bool {
-	return strings.Contains(comm, "udev") || strings.HasPrefix(comm, "multipath") || comm == "blkid"
+	return strings.Contains(comm, "udev") || strings.HasPrefix(comm, "multipath") || comm == "blkid" || comm == "kpartx"
 }
 
 // elsewhere names mounts of other mount namespaces: containers.

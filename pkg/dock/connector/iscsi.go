@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/osds-io/osds/internal/faults"
@@ -25,15 +24,13 @@ type iscsi struct {
 	save func(note) error
 	// db is held while open-iscsi's records are added to or removed.
 	db keylock.Set
+
+	dialer dialer
 }
 
 const (
 	iscsidSocket  = "@ISCSIADM_ABSTRACT_NAMESPACE"
 	initiatorFile = "etc/iscsi/initiatorname.iscsi"
-	// pathGrace is how long a login may take after another portal's has
-	// succeeded: an attach does not wait for a dead portal. iscsid goes on
-	// trying by itself.
-	pathGrace = 2 * time.Second
 )
 
 // Exit codes of iscsiadm.
@@ -121,7 +118,9 @@ func (i *iscsi) connect(ctx context.Context, n *note, fresh bool) (warn string, 
 			missing = append(missing, p)
 		}
 	}
-	errs := i.loginAll(ctx, &n.Target, missing, len(have) > 0, fresh)
+	errs := i.dialer.all(ctx, missing, len(have) > 0, func(ctx context.Context, p portal) error {
+		return i.dial(ctx, &n.Target, p, fresh)
+	})
 	if len(have) == 0 && len(errs) == len(missing) {
 		return "", loginError(errs)
 	}
@@ -141,7 +140,7 @@ func (i *iscsi) connectOne(ctx context.Context, n *note, have map[portal]session
 	}
 	var errs []error
 	for _, p := range n.Target.Portals {
-		if err := i.login(ctx, &n.Target, p, fresh); err == nil {
+		if err := i.dial(ctx, &n.Target, p, fresh); err == nil {
 			return warn, nil
 		} else {
 			errs = append(errs, err)
@@ -150,44 +149,15 @@ func (i *iscsi) connectOne(ctx context.Context, n *note, have map[portal]session
 	return "", loginError(errs)
 }
 
-// loginAll logs in to several portals at once, and gives the errors of those that
-// failed. alive says that another path works already.
-func (i *iscsi) loginAll(ctx context.Context, t *target, ps []portal, alive, fresh bool) []error {
-	if len(ps) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results := make(chan error, len(ps))
-	var wg sync.WaitGroup
-	for _, p := range ps {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			results <- i.login(ctx, t, p, fresh)
-		}()
-	}
-	var errs []error
-	var grace <-chan time.Time
-	if alive {
-		grace = time.After(pathGrace)
-	}
-	for left := len(ps); left > 0; {
-		select {
-		case err := <-results:
-			left--
-			if err != nil {
-				errs = append(errs, err)
-			} else if grace == nil {
-				grace = time.After(pathGrace)
-			}
-		case <-grace:
-			cancel()
-			grace = nil
-		}
-	}
-	wg.Wait()
-	return errs
+// dial logs in to one portal. To end iscsiadm would not end what iscsid does for
+// it, so it is left to run.
+func (i *iscsi) dial(ctx context.Context, t *target, p portal, fresh bool) error {
+	there := func() bool { _, ok := i.h.sessionsOf(t)[p]; return ok }
+	return i.dialer.dial(ctx, p, there, func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*(loginRetries+1)*i.conf.LoginTimeout+10*time.Second)
+		defer cancel()
+		return i.login(ctx, t, p, fresh)
+	})
 }
 
 // login makes the record of a portal and logs in.

@@ -238,6 +238,9 @@ func (i *iscsi) hasRecords(name string) bool {
 // logout ends the sessions of a target. The caller has removed the map, or wants
 // the paths cut from under it.
 func (i *iscsi) logout(ctx context.Context, t *target, limit time.Duration) error {
+	if err := i.dialer.settle(ctx, t); err != nil {
+		return err
+	}
 	var errs []error
 	for p, s := range i.h.sessionsOf(t) {
 		c, cancel := context.WithTimeout(ctx, limit)
@@ -318,13 +321,23 @@ func (i *iscsi) removeMap(ctx context.Context, n *note) error {
 	if err := i.mp.unclaim(ctx, n.WWID); err != nil {
 		return err
 	}
-	if name, members := i.h.multipathMap(n.WWID); name != "" && len(members) == 0 {
-		// What waits for a path would wait for ever. One that a forced detach
-		// has emptied does not know the message.
+	name, _ := i.h.multipathMap(n.WWID)
+	dead := true
+	for _, s := range i.h.sessionsOf(&n.Target) {
+		dead = dead && s.state != "LOGGED_IN"
+	}
+	if name != "" && dead {
+		// What waits for a path, such as udev's first look at the device, would
+		// wait for long. A map that a forced detach has emptied does not know
+		// the message.
 		_ = i.mp.stopQueueing(ctx, name)
 	}
 	if err := i.mp.flush(ctx, n.WWID); err != nil {
-		_ = i.mp.claim(ctx, n.WWID) // it stays what it was
+		// It stays what it was.
+		_ = i.mp.claim(ctx, n.WWID)
+		if dead {
+			i.mp.startQueueing(ctx, name)
+		}
 		return err
 	}
 	return nil

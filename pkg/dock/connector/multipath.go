@@ -110,6 +110,13 @@ func (m multipath) stopQueueing(ctx context.Context, name string) error {
 	return m.cmd(ctx, 10*time.Second, "dmsetup", "message", alias, "0", "fail_if_no_path")
 }
 
+// startQueueing gives the map back to multipathd's configuration.
+func (m multipath) startQueueing(ctx context.Context, name string) {
+	if alias := m.h.value("sys/block", name, "dm/name"); alias != "" {
+		_ = m.cmd(ctx, 10*time.Second, "multipathd", "restorequeueing", "map", alias)
+	}
+}
+
 // sleep waits, or gives the context's error.
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -31,10 +30,8 @@ type nvme struct {
 	// block runs what may be stuck in the kernel for longer than its caller
 	// waits.
 	block func(ctx context.Context, what string, f func() error) error
-	// busy has the connections that are being made: a second write for the same
-	// path would be a second controller.
-	mu   sync.Mutex
-	busy map[portal]chan struct{}
+
+	dialer dialer
 }
 
 const (
@@ -211,7 +208,7 @@ func (v *nvme) connect(ctx context.Context, n *note, fresh bool) (warn string, e
 		}
 		return "", loginError(errs)
 	}
-	errs := v.dialAll(ctx, missing, len(have) > 0)
+	errs := v.dialer.all(ctx, missing, len(have) > 0, v.dial)
 	if len(have) == 0 && len(errs) == len(missing) {
 		return "", loginError(errs)
 	}
@@ -221,79 +218,10 @@ func (v *nvme) connect(ctx context.Context, n *note, fresh bool) (warn string, e
 	return warn, nil
 }
 
-// dialAll connects to several portals at once; like iscsi.loginAll. What is left
-// behind after the grace goes on in the kernel.
-func (v *nvme) dialAll(ctx context.Context, ps []portal, alive bool) []error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results := make(chan error, len(ps))
-	for _, p := range ps {
-		go func() { results <- v.dial(ctx, p) }()
-	}
-	var errs []error
-	var grace <-chan time.Time
-	if alive {
-		grace = time.After(pathGrace)
-	}
-	for left := len(ps); left > 0; {
-		select {
-		case err := <-results:
-			left--
-			if err != nil {
-				errs = append(errs, err)
-			} else if grace == nil {
-				grace = time.After(pathGrace)
-			}
-		case <-grace:
-			cancel()
-			grace = nil
-		}
-	}
-	return errs
-}
-
-// dial connects to one portal, or waits for the connection that is being made.
+// dial connects to one portal.
 func (v *nvme) dial(ctx context.Context, p portal) error {
-	done := make(chan struct{})
-	for {
-		v.mu.Lock()
-		other := v.busy[p]
-		if other == nil {
-			v.busy[p] = done
-			v.mu.Unlock()
-			break
-		}
-		v.mu.Unlock()
-		select {
-		case <-other:
-			if len(v.h.controllersOf(&target{Portals: []portal{p}})) > 0 {
-				return nil
-			}
-		case <-ctx.Done():
-			return model.Errorf(model.KindUnknownOutcome, "connection to %s is being made: %w", p, ctx.Err())
-		}
-	}
-	return v.block(ctx, "connection to "+p.String(), func() error {
-		defer func() {
-			v.mu.Lock()
-			delete(v.busy, p)
-			v.mu.Unlock()
-			close(done)
-		}()
-		return v.fabrics(p)
-	})
-}
-
-// dialling says whether a connection to one of the portals is being made.
-func (v *nvme) dialling(t *target) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, p := range t.Portals {
-		if v.busy[p] != nil {
-			return true
-		}
-	}
-	return false
+	there := func() bool { return len(v.h.controllersOf(&target{Portals: []portal{p}})) > 0 }
+	return v.dialer.dial(ctx, p, there, func() error { return v.fabrics(p) })
 }
 
 // fabrics has the kernel connect. It returns when the controller is live, or has
@@ -466,11 +394,8 @@ func (v *nvme) rescan(ctx context.Context, n *note, _ disk) error {
 
 // disconnect deletes the controllers.
 func (v *nvme) disconnect(ctx context.Context, t *target) error {
-	// One that is being made would come after the last look.
-	for v.dialling(t) {
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
-			return model.Errorf(model.KindUnknownOutcome, "a connection to %s is still being made: %w", t.name(), err)
-		}
+	if err := v.dialer.settle(ctx, t); err != nil {
+		return err
 	}
 	var errs []error
 	for p, c := range v.h.controllersOf(t) {

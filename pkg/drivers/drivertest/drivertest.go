@@ -50,6 +50,7 @@ func Run(t *testing.T, h Harness) {
 		{"export-read-only", testExportReadOnly},
 		{"export-grown", testExportGrown},
 		{"multi-attach", testMultiAttach},
+		{"export-hosts", testExportHosts},
 		{"hold", testHold},
 		{"restart", testRestart},
 		{"mixed", testMixed},

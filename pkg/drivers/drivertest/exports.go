@@ -83,6 +83,14 @@ func testExportReadOnly(e *env) {
 	r := e.export(vol)
 	r.ReadOnly = true
 	c, err := x.Export(e.ctx(), r)
+	if model.IsKind(err, model.KindUnsupported) {
+		// Refused rather than made writable; nothing of it may be left.
+		if live := e.exportsOf(vol.ID); len(live) != 0 {
+			e.Errorf("live after a refusal: %+v", live)
+		}
+		e.noLeftovers(r.AttachmentID)
+		e.Skipf("read-only exports are refused: %v", err)
+	}
 	e.want("read-only export", err)
 	checkConnection(e, c)
 	_, err = x.Export(e.ctx(), r)
@@ -165,6 +173,58 @@ func testMultiAttach(e *env) {
 	single := e.export(vol)
 	_, err = x.Export(e.ctx(), single)
 	e.want("an export that will not share", err, model.KindBusy)
+}
+
+// A host that has no name on the pool's storage network is refused: an export is
+// never for everybody. A host that is cut off is so at once.
+func testExportHosts(e *env) {
+	x := e.exporter()
+	if len(e.h.Host.Initiators) == 0 {
+		e.Skip("the pool's hosts have no initiators")
+	}
+	vol := e.make()
+	for _, initiators := range [][]model.Initiator{nil, {{PortName: "10000090fa1b2c3d", Protocol: "fibre_channel"}},
+		{{PortName: "../x", Protocol: e.h.Protocol}}, {{PortName: "", Protocol: e.h.Protocol}}} {
+		r := e.export(vol)
+		r.Host.Initiators = initiators
+		_, err := x.Export(e.ctx(), r)
+		e.want(fmt.Sprintf("export to a host with initiators %v", initiators), err, model.KindInvalid)
+		if f := model.AsError(err); f != nil && f.Field == "" {
+			e.Errorf("the error names no field: %v", err)
+		}
+		e.noLeftovers(r.AttachmentID)
+	}
+	limited := e.export(vol)
+	limited.QoS = drivers.QoS{MaxIOPS: 100}
+	if _, err := x.Export(e.ctx(), limited); err != nil {
+		e.want("export with a limit", err, model.KindUnsupported)
+	}
+	e.want("unexport", x.Unexport(e.ctx(), e.exportRef(limited)))
+
+	if e.h.Hold == nil {
+		return
+	}
+	r := e.export(vol)
+	c, err := x.Export(e.ctx(), r)
+	if err != nil {
+		e.Fatalf("export: %v", err)
+	}
+	moved := r
+	moved.Host.Initiators = slices.Clone(r.Host.Initiators)
+	for i := range moved.Host.Initiators {
+		moved.Host.Initiators[i].PortName += "-other"
+	}
+	_, err = x.Export(e.ctx(), moved)
+	e.want("the same attachment for another host", err, model.KindExists)
+	release := e.h.Hold(e.T, c)
+	ref := e.exportRef(r)
+	ref.Force = true
+	e.want("unexport by force while it is in use", x.Unexport(e.ctx(), ref))
+	if live := e.exportsOf(vol.ID); len(live) != 0 {
+		e.Errorf("live after the end: %+v", live)
+	}
+	release()
+	e.want("delete", e.d.DeleteVolume(e.ctx(), vol))
 }
 
 // An export that its user holds open is not ended under it.

@@ -68,6 +68,9 @@ func (l *lio) ready(ctx context.Context) error {
 
 // make makes an export, or completes it.
 func (l *lio) make(ctx context.Context, n *note) error {
+	if err := checkDevice(n.Device); err != nil {
+		return err
+	}
 	t := &tree{ctx: ctx}
 	l.makeStore(t, n)
 	if !t.ok() {

@@ -33,11 +33,14 @@ func TestLIOLife(t *testing.T) {
 		t.Fatal("a target that did not prove itself was taken")
 	}
 	i.set("node.session.auth.password_in", c.Data["authPasswordIn"].(model.Secret).Reveal())
-	i.node("--op", "update", "-n", "iface.initiatorname", "-v", "iqn.2000-01.lab:somebody-else")
-	if i.login() == nil {
+	iface := func(op ...string) { must(t, append([]string{"iscsiadm", "-m", "iface", "-I", "stranger"}, op...)...) }
+	iface("--op", "new")
+	defer iface("--op", "delete")
+	iface("--op", "update", "-n", "iface.initiatorname", "-v", "iqn.2000-01.lab:stranger")
+	if i.loginAs("stranger") == nil {
 		t.Fatal("a wrong initiator was let in")
 	}
-	i.node("--op", "update", "-n", "iface.initiatorname", "-v", myIQN(t))
+	i = b.initiator(c, 0) // its records went with the stranger's
 
 	if err := i.login(); err != nil {
 		t.Fatal(err)
@@ -222,6 +225,7 @@ func (b *bench) wipe() {
 
 func TestRestore(t *testing.T) {
 	b := newBench(t, Config{CHAP: true})
+	must(t, "modprobe", "nvme-tcp")
 	is, nv, gone, ending := b.request(ISCSI), b.request(NVMe), b.request(ISCSI), b.request(NVMe)
 	ci, cn := b.export(is), b.export(nv)
 	b.export(gone)

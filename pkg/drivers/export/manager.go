@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -41,6 +42,12 @@ type Manager struct {
 	// replaced. bad are those that could not be read.
 	notes map[string]*note
 	bad   map[string]error
+	// What Protocols has found, and when.
+	protoMu sync.Mutex
+	protoAt time.Time
+	usable  []string
+	why     map[string]string
+
 	// wg counts calls that still work, if only in the kernel, and the restorer.
 	wg   sync.WaitGroup
 	stop context.CancelFunc
@@ -167,8 +174,16 @@ func (m *Manager) Close() error {
 	}
 }
 
+// lookAgain is how long an answer of Protocols is good.
+const lookAgain = 30 * time.Second
+
 // Protocols are those that work on this host now, and why the others do not.
 func (m *Manager) Protocols() (usable []string, why map[string]string) {
+	m.protoMu.Lock()
+	defer m.protoMu.Unlock()
+	if time.Since(m.protoAt) < lookAgain {
+		return slices.Clone(m.usable), maps.Clone(m.why)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	why = map[string]string{}
@@ -179,6 +194,7 @@ func (m *Manager) Protocols() (usable []string, why map[string]string) {
 			usable = append(usable, p)
 		}
 	}
+	m.usable, m.why, m.protoAt = slices.Clone(usable), maps.Clone(why), time.Now()
 	return usable, why
 }
 
@@ -291,8 +307,12 @@ func canHold(name string, r Request) error {
 		return model.Errorf(model.KindUnsupported, "the kernel's NVMe target has no read-only exports: attach it writable, or use a pool with accessProtocol iscsi")
 	}
 	if r.QoS != (drivers.QoS{}) {
-		return model.Errorf(model.KindUnsupported, "limits of I/O (maxIOPS %d, maxBWS %d bytes/s) cannot be held for exports by %s: its requests are made by the kernel's own threads, which cgroups do not limit",
-			r.QoS.MaxIOPS, r.QoS.MaxBytesPerSecond, name)
+		why := "its requests are made by threads of the kernel, which belong to no cgroup that could be limited"
+		if name == targetTGT {
+			why = "one process, tgtd, serves all exports"
+		}
+		return model.Errorf(model.KindUnsupported, "limits of I/O (maxIOPS %d, %d bytes/s) cannot be held for exports by %s: %s",
+			r.QoS.MaxIOPS, r.QoS.MaxBytesPerSecond, name, why)
 	}
 	return nil
 }
@@ -540,6 +560,25 @@ func (m *Manager) Of(volumeID string) []string {
 		out = append(out, n.AttachmentID)
 	}
 	return out
+}
+
+// VolumeOf gives the volume of an attachment that is exported, or noted.
+func (m *Manager) VolumeOf(attachmentID string) (string, bool) {
+	n := m.note(attachmentID)
+	if n == nil {
+		return "", false
+	}
+	return n.VolumeID, true
+}
+
+// Volumes lists the volumes that are exported, or noted, each once.
+func (m *Manager) Volumes() []string {
+	var out []string
+	for _, n := range m.all() {
+		out = append(out, n.VolumeID)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Resized tells the targets of a volume that its device has grown.

@@ -72,11 +72,11 @@ func uuidOf(volumeID string) string {
 const lioCompany = "6001405"
 
 // Identity is what hosts see of a volume: the durable name and its format, by
-// protocol. It depends on the id alone, but for tgt, which makes names of its
-// own: there the connection's identity is to be believed.
+// protocol. It depends on the id alone.
 //
-//   - iscsi: the NAA that the kernel's target makes of the serial number: 32
-//     digits, on Linux in /sys/block/sdX/device/wwid after "naa.";
+//   - iscsi: the NAA that the kernel's target makes of the serial number, and
+//     that tgtd is made to show: 32 digits, on Linux in
+//     /sys/block/sdX/device/wwid after "naa.";
 //   - nvmeof: the NGUID, 32 digits, which is the namespace's UUID too: on Linux
 //     /sys/block/nvmeXnY/wwid says "uuid." and the digits with dashes.
 func Identity(protocol, volumeID string) (name, format string) {

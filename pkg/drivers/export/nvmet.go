@@ -54,6 +54,9 @@ func (v *nvmet) ready(ctx context.Context) error { return v.mods.load(ctx, nvmet
 func (v *nvmet) subsys(name string) string { return filepath.Join(v.root, "subsystems", name) }
 
 func (v *nvmet) make(ctx context.Context, n *note) error {
+	if err := checkDevice(n.Device); err != nil {
+		return err
+	}
 	t := &tree{ctx: ctx}
 	s := v.subsys(n.Name)
 	t.dir(s)

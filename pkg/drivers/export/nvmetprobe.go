@@ -37,20 +37,21 @@ func (v *nvmet) connected(ctx context.Context, n *note) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// A subsystem's controllers are found through each of its ports.
+	// A subsystem's controllers are found through each of its ports, whichever
+	// they came by.
 	for _, p := range ports {
-		for _, h := range n.Initiators {
+		for i, h := range n.Initiators {
 			live, known, err := probeControllers(ctx, p.String(), n.Name, h, lo, hi)
-			if err != nil {
-				if ctx.Err() != nil {
-					return "", model.Errorf(model.KindUnknownOutcome, "asking for controllers: %w", ctx.Err())
-				}
-				break // this port does not answer; another may
+			if ctx.Err() != nil {
+				return "", model.Errorf(model.KindUnknownOutcome, "asking for controllers: %w", ctx.Err())
 			}
 			if live {
 				return h, nil
 			}
-			if known && h == n.Initiators[len(n.Initiators)-1] {
+			if err != nil || !known {
+				break // this port does not answer; another may
+			}
+			if i == len(n.Initiators)-1 {
 				return "", nil
 			}
 		}
@@ -76,53 +77,50 @@ func debugController(dir string) string {
 
 // What the answer's result says; see nvmf_connect in the fabrics specification.
 const (
-	badController = 1<<16 | 16  // the id, in the connect's data
-	badSubsystem  = 1<<16 | 256 // the subsystem's name, in the data
-	badQueue      = 42          // the queue's number, in the command
+	badController = 1<<16 | 16 // the id, in the connect's data
+	badQueue      = 42         // the queue's number, in the command
 )
 
 // probeTime bounds a probe: the target is on this very host.
-const probeTime = 5 * time.Second
+const probeTime = 2 * time.Second
 
 // probeControllers asks for each controller id. known says that the answers were
 // understood.
 func probeControllers(ctx context.Context, addr, subsys, host string, lo, hi int) (live, known bool, err error) {
+	for id := lo; id <= hi; id++ {
+		result, err := probe(ctx, addr, joinQueue(subsys, host, uint16(id)))
+		switch {
+		case err != nil:
+			return false, false, err
+		case result == badQueue:
+			return true, true, nil
+		case result != badController:
+			return false, false, nil // the subsystem is not on this port, say
+		}
+	}
+	return false, true, nil
+}
+
+// probe makes a connection, of which the kernel takes one such command, and
+// gives the answer's result.
+func probe(ctx context.Context, addr string, command []byte) (uint32, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return false, false, err
+		return 0, err
 	}
 	defer c.Close()
-	end, _ := ctx.Deadline()
-	if err := c.SetDeadline(end); err != nil {
-		return false, false, err
-	}
-	// An end of the context before its time ends the connection.
+	// The end of the context, by time or otherwise, ends the connection.
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
 	defer stop()
 	if err := greet(c); err != nil {
-		return false, false, err
+		return 0, err
 	}
-	for id := lo; id <= hi; id++ {
-		if _, err := c.Write(joinQueue(subsys, host, uint16(id))); err != nil {
-			return false, false, err
-		}
-		result, err := answer(c)
-		if err != nil {
-			return false, false, err
-		}
-		switch result {
-		case badQueue:
-			return true, true, nil
-		case badSubsystem:
-			return false, true, nil
-		case badController:
-		default:
-			return false, false, nil
-		}
+	if _, err := c.Write(command); err != nil {
+		return 0, err
 	}
-	return false, true, nil
+	return answer(c)
 }
 
 // greet exchanges the first messages of a connection.

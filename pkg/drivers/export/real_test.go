@@ -170,6 +170,7 @@ func (b *bench) request(protocol string) Request {
 // loop makes a device of some megabytes.
 func (b *bench) loop(mb int) string {
 	b.Helper()
+	must(b, "modprobe", "loop")
 	f := filepath.Join(b.dir, model.NewID()+".img")
 	if err := os.WriteFile(f, nil, 0o600); err != nil {
 		b.Fatal(err)
@@ -177,7 +178,7 @@ func (b *bench) loop(mb int) string {
 	if err := os.Truncate(f, int64(mb)<<20); err != nil {
 		b.Fatal(err)
 	}
-	dev := strings.TrimSpace(must(b, "losetup", "--find", "--show", "--direct-io=on", f))
+	dev := strings.TrimSpace(must(b, "losetup", "--find", "--show", f))
 	b.Cleanup(func() { must(b, "losetup", "--detach", dev) })
 	return dev
 }
@@ -257,6 +258,24 @@ func (i initiator) set(k, v string) { i.node("--op", "update", "-n", k, "-v", v)
 
 func (i initiator) login() error {
 	_, err := command(i, "iscsiadm", "-m", "node", "-T", i.iqn, "-p", i.portal, "--login")
+	return err
+}
+
+// loginAs logs in from an interface that has another name, with the same
+// secrets.
+func (i initiator) loginAs(iface string) error {
+	i.Helper()
+	out := must(i, "iscsiadm", "-m", "node", "-T", i.iqn, "-p", i.portal, "--op", "show", "-S")
+	node := []string{"iscsiadm", "-m", "node", "-T", i.iqn, "-p", i.portal, "-I", iface}
+	must(i, append(node, "--op", "new")...)
+	for _, line := range strings.Split(out, "\n") {
+		if k, v, ok := strings.Cut(line, " = "); ok && strings.HasPrefix(k, "node.session.auth.") && v != "<empty>" && !strings.Contains(k, "chap_algs") {
+			must(i, append(node, "--op", "update", "-n", k, "-v", v)...)
+		}
+	}
+	must(i, append(node, "--op", "update", "-n", "node.session.initial_login_retry_max", "-v", "1")...)
+	_, err := command(i, append(node, "--login")...)
+	must(i, append(node, "--op", "delete")...)
 	return err
 }
 
@@ -362,4 +381,14 @@ func (b *bench) sameData(host, target string, seed byte) {
 			b.Errorf("%s: got %d, %v, want %d", d, got, err, seed)
 		}
 	}
+}
+
+// deviceSize gives a block device's or file's length.
+func deviceSize(path string) (int64, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Seek(0, 2)
 }

@@ -15,6 +15,7 @@ const restoring = 8
 // for which that did not work.
 func (m *Manager) reconcile(ctx context.Context, notes []*note) (left []string) {
 	m.removeOrphans(ctx)
+	live := m.liveOnce(ctx)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, restoring)
@@ -23,7 +24,7 @@ func (m *Manager) reconcile(ctx context.Context, notes []*note) (left []string) 
 		slots <- struct{}{}
 		go func() {
 			defer func() { <-slots; wg.Done() }()
-			if err := m.restore(ctx, n.AttachmentID); err != nil {
+			if err := m.restore(ctx, n.AttachmentID, live); err != nil {
 				m.log.WithField("attachment", n.AttachmentID).WithError(err).Warn("an export could not be restored; it is tried again")
 				mu.Lock()
 				left = append(left, n.AttachmentID)
@@ -33,6 +34,31 @@ func (m *Manager) reconcile(ctx context.Context, notes []*note) (left []string) 
 	}
 	wg.Wait()
 	return left
+}
+
+// lister gives the targets that a server has.
+type lister func(kind string) (map[string]liveTarget, error)
+
+// liveOnce asks each server once.
+func (m *Manager) liveOnce(ctx context.Context) lister {
+	type answer struct {
+		live map[string]liveTarget
+		err  error
+	}
+	var mu sync.Mutex
+	got := map[string]answer{}
+	return func(kind string) (map[string]liveTarget, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		a, ok := got[kind]
+		if !ok {
+			if a.err = m.servers[kind].ready(ctx); a.err == nil {
+				a.live, a.err = m.servers[kind].live(ctx)
+			}
+			got[kind] = a
+		}
+		return a.live, a.err
+	}
 }
 
 // restoreLater tries again what could not be restored, until all is or ctx ends.
@@ -48,7 +74,7 @@ func (m *Manager) restoreLater(ctx context.Context, left []string) {
 		var still []string
 		for _, id := range left {
 			c, cancel := context.WithTimeout(ctx, time.Minute)
-			err := m.restore(c, id)
+			err := m.restore(c, id, m.liveOnce(c))
 			cancel()
 			if err == nil {
 				m.log.WithField("attachment", id).Info("export restored")
@@ -65,18 +91,18 @@ func (m *Manager) restoreLater(ctx context.Context, left []string) {
 }
 
 // restore makes one noted export whole, or ends it if its end had begun.
-func (m *Manager) restore(ctx context.Context, id string) error {
+func (m *Manager) restore(ctx context.Context, id string, live lister) error {
 	n := m.note(id)
 	if n == nil {
 		return nil // ended meanwhile
 	}
 	_, err := work(ctx, m, "restoring attachment "+id, wants(id, n.VolumeID), func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, m.restoreOne(ctx, id)
+		return struct{}{}, m.restoreOne(ctx, id, live)
 	})
 	return err
 }
 
-func (m *Manager) restoreOne(ctx context.Context, id string) error {
+func (m *Manager) restoreOne(ctx context.Context, id string, live lister) error {
 	n := m.note(id)
 	if n == nil {
 		return nil
@@ -90,15 +116,16 @@ func (m *Manager) restoreOne(ctx context.Context, id string) error {
 		return nil
 	}
 	s := m.servers[n.Target]
-	if err := s.ready(ctx); err != nil {
-		return err
-	}
-	live, err := s.live(ctx)
+	have, err := live(n.Target)
 	if err != nil {
 		return err
 	}
-	if t, ok := live[n.Name]; ok && t.up {
-		return nil
+	if have[n.Name].up {
+		if n.Target == targetTGT {
+			return nil
+		}
+		// It lives; what a crash in the middle has left out is added.
+		return s.make(ctx, n)
 	}
 	dev, err := m.device(ctx, n.VolumeID)
 	if model.IsKind(err, model.KindNotFound) {

@@ -6,8 +6,6 @@ import (
 	"os"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -63,14 +61,4 @@ func checkDevice(path string) error {
 func rdevOf(st fs.FileInfo) (uint64, bool) {
 	s, ok := st.Sys().(*syscall.Stat_t)
 	return uint64(s.Rdev), ok && st.Mode()&fs.ModeDevice != 0
-}
-
-// deviceSize gives a block device's or file's length.
-func deviceSize(path string) (int64, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	return f.Seek(0, 2)
 }

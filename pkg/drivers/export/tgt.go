@@ -81,12 +81,12 @@ func (g *tgt) show(ctx context.Context) (map[string]tgtTarget, error) {
 // it. Like tgtd's targets it goes when the host restarts.
 func (g *tgt) ownerFile(name string) string { return g.all.mark("tgt " + name) }
 
-// idOf gives a target's number. It goes into the name that hosts see of the
-// unit (see identity), so it must differ from that of other targets' anywhere.
+// idOf gives a target's number, of up to 28 bits: it goes into one of the names
+// that hosts see of the unit, so it had better be no other target's anywhere.
 func idOf(name string, try int) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(name + strconv.Itoa(try)))
-	return int(h.Sum32()&0x7fffffff | 0x10000)
+	return int(h.Sum32()&0xfffffff | 1)
 }
 
 func (g *tgt) make(ctx context.Context, n *note) error {
@@ -176,7 +176,7 @@ func (g *tgt) makeUnit(ctx context.Context, n *note, t tgtTarget) error {
 		}
 		faults.Point("export.tgt.newunit")
 	}
-	params := "vendor_id=OSDS,product_id=VOLUME,scsi_id=" + serialOf(n.VolumeID)[:23] + ",scsi_sn=" + serialOf(n.VolumeID) +
+	params := "vendor_id=OSDS,product_id=VOLUME,scsi_id=" + tgtSerial(n.VolumeID) + ",scsi_sn=" + tgtSerial(n.VolumeID) +
 		",thin_provisioning=1,readonly=" + zeroOne(n.ReadOnly)
 	_, err := g.adm(ctx, "", append(unit, "--op", "update", "--params", params)...)
 	return err
@@ -282,7 +282,7 @@ func (t tgtTarget) differs(n *note) string {
 		return "its unit is missing, offline or of another device"
 	case t.Units[i].ReadOnly != n.ReadOnly:
 		return "read-only is " + strconv.FormatBool(t.Units[i].ReadOnly)
-	case t.Units[i].Serial != serialOf(n.VolumeID):
+	case t.Units[i].Serial != tgtSerial(n.VolumeID):
 		return "its serial number is " + t.Units[i].Serial
 	case n.User != "" && !accounts[n.User], n.UserIn != "" && !accounts[n.UserIn]:
 		return "its account is missing"
@@ -396,13 +396,12 @@ func (g *tgt) resized(ctx context.Context, n *note) error {
 // sweep removes marks of targets that are gone.
 func (g *tgt) sweep(context.Context, func(string) bool) ([]string, error) { return nil, nil }
 
-// identity is what tgtd makes of a target's and a unit's number.
-func (g *tgt) identity(ctx context.Context, n *note) string {
-	t, ok, err := g.look(ctx, n.Name)
-	if err != nil || !ok {
-		return ""
-	}
-	return tgtIdentity(t.ID, lun)
-}
+// identity is what tgtd makes of the serial number: the same as LIO would show.
+func (g *tgt) identity(_ context.Context, n *note) string { return tgtSerial(n.VolumeID) }
 
-func tgtIdentity(target, unit int) string { return "" }
+// tgtSerial is a unit's serial number: tgtd makes of 32 digits the unit's name,
+// with the first replaced by 6.
+func tgtSerial(volumeID string) string {
+	name, _ := Identity(ISCSI, volumeID)
+	return name
+}

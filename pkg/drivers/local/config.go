@@ -7,6 +7,7 @@ import (
 
 	"github.com/osds-io/osds/internal/conf"
 	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/drivers/export"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -16,6 +17,8 @@ type config struct {
 	// HostNames are further names of this host, for hosts that are registered
 	// under another one than the kernel's.
 	HostNames []string `yaml:"hostNames" doc:"Further names of this host."`
+	// Targets are for pools with the access protocols iscsi and nvmeof.
+	export.Options
 }
 
 type poolConfig struct {
@@ -26,7 +29,8 @@ type poolConfig struct {
 	OverProvisioningRatio float64     `yaml:"overProvisioningRatio" doc:"How many times the capacity may be promised; thin pools only."`
 }
 
-// protocol is the only access protocol: a block device on the dock's own host.
+// protocol is the access protocol of a pool that names none: a block device on
+// the dock's own host.
 const protocol = "local"
 
 // load reads the driver's YAML. Without one there is a thin pool in the state
@@ -58,6 +62,9 @@ func (c *config) Validate() error {
 	if len(c.Pool) == 0 {
 		return model.Invalid("pool", "there must be at least one pool")
 	}
+	if err := c.Options.Validate(); err != nil {
+		return err
+	}
 	paths := map[string]string{}
 	for _, name := range sortedNames(c.Pool) {
 		if err := drivers.CheckPoolName(name); err != nil {
@@ -71,6 +78,9 @@ func (c *config) Validate() error {
 			if within(p.Path, other) || within(other, p.Path) {
 				return model.Invalid("pool."+name+".path", "%s overlaps with that of pool %s, %s", p.Path, owner, other)
 			}
+		}
+		if p.Extras.IOConnectivity.AccessProtocol != protocol && len(c.Portals)+len(c.NVMePortals) == 0 && c.TgtBindIP == "" {
+			return model.Invalid("portals", "pool %s is exported over %s: give the addresses of this host that targets listen on", name, p.Extras.IOConnectivity.AccessProtocol)
 		}
 		paths[p.Path] = name
 		c.Pool[name] = p
@@ -120,12 +130,15 @@ func (p *poolConfig) check() error {
 	if p.Extras.DataStorage.ProvisioningPolicy == "" {
 		p.Extras.DataStorage.ProvisioningPolicy = p.ProvisioningPolicy
 	}
-	switch ap := &p.Extras.IOConnectivity.AccessProtocol; {
-	case *ap == "":
+	ap := &p.Extras.IOConnectivity.AccessProtocol
+	if *ap == "" {
 		*ap = protocol
-	case !strings.EqualFold(*ap, protocol):
-		return model.Invalid("extras.ioConnectivity.accessProtocol", "must be %s, not %q: volumes of this driver are attached on the dock's own host", protocol, *ap)
 	}
+	spelt, ok := accessProtocol(*ap)
+	if !ok {
+		return model.Invalid("extras.ioConnectivity.accessProtocol", "must be local, iscsi or nvmeof, not %q", *ap)
+	}
+	*ap = spelt
 	return nil
 }
 

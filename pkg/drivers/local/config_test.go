@@ -54,9 +54,12 @@ pool:
 		{"pool: {p: {path: /a, provisioningPolicy: Thick, overProvisioningRatio: 2}}", "pool.p.overProvisioningRatio", "leave it out"},
 		{"pool: {p: {path: /a, overProvisioningRatio: 0.1}}", "pool.p.overProvisioningRatio", "from 1"},
 		{"pool: {p: {path: /a, storageType: file}}", "pool.p.storageType", "must be block"},
-		{"pool: {p: {path: /a, extras: {ioConnectivity: {accessProtocol: iscsi}}}}", "pool.p.extras.ioConnectivity.accessProtocol", "must be local"},
+		{"pool: {p: {path: /a, extras: {ioConnectivity: {accessProtocol: rbd}}}}", "pool.p.extras.ioConnectivity.accessProtocol", "must be local, iscsi or nvmeof"},
 		{"pool: {p: {path: /a, extras: {ioConnectivity: {maxIOPS: -1}}}}", "pool.p.extras.ioConnectivity.maxIOPS", "negative"},
 		{"pool: {p: {path: /a, extras: {advanced: {x: .nan}}}}", "pool.p.extras.advanced", "JSON"},
+		{"pool: {p: {path: /a, extras: {ioConnectivity: {accessProtocol: iscsi}}}}", "portals", "give the addresses"},
+		{"portals: [host.example]\npool: {p: {path: /a}}", "portals", "is not an address"},
+		{"mutualChap: true\npool: {p: {path: /a}}", "mutualChap", "enableChapAuth"},
 		{`pool: {"": {path: /a}}`, "pool", "empty"},
 	} {
 		_, err := parse("l.yaml", []byte(x.yaml))

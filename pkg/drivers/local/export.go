@@ -17,10 +17,10 @@ import (
 	"github.com/osds-io/osds/pkg/model"
 )
 
-// export is an attachment's file: written before its device is made, so that
+// attachment is an attachment's file: written before its device is made, so that
 // every device of ours is accounted for. It does not say that the export lives:
 // the kernel says that.
-type export struct {
+type attachment struct {
 	Version      int       `json:"version"`
 	AttachmentID string    `json:"attachmentId"`
 	VolumeID     string    `json:"volumeId"`
@@ -35,12 +35,12 @@ func exportFile(attachmentID string) string { return exportsDir + "/" + attachme
 
 // scanExports reads the attachments of a pool. A damaged file is passed over: its
 // device, if there is one, tells by its own name which attachment it is.
-func (p *pool) scanExports() ([]*export, error) {
+func (p *pool) scanExports() ([]*attachment, error) {
 	names, err := readNames(p.root, exportsDir)
 	if err != nil {
 		return nil, err
 	}
-	var out []*export
+	var out []*attachment
 	for _, n := range names {
 		id, ok := strings.CutSuffix(n, metaExt)
 		if !ok || !model.ValidID(id) {
@@ -50,7 +50,7 @@ func (p *pool) scanExports() ([]*export, error) {
 		if err != nil {
 			return nil, err
 		}
-		x := export{pool: p}
+		x := attachment{pool: p}
 		if json.Unmarshal(b, &x) == nil && x.AttachmentID == id && model.ValidID(x.VolumeID) {
 			out = append(out, &x)
 		}
@@ -59,11 +59,11 @@ func (p *pool) scanExports() ([]*export, error) {
 }
 
 // exportsOf gives what is noted of a volume's exports, live or not.
-func (d *Driver) exportsOf(volumeID string) []*export {
+func (d *Driver) exportsOf(volumeID string) []*attachment {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	var out []*export
-	d.exports.Scan(func(_ string, x *export) bool {
+	var out []*attachment
+	d.exports.Scan(func(_ string, x *attachment) bool {
 		if x.VolumeID == volumeID {
 			out = append(out, x)
 		}
@@ -72,14 +72,14 @@ func (d *Driver) exportsOf(volumeID string) []*export {
 	return out
 }
 
-func (d *Driver) exportOf(attachmentID string) (*export, bool) {
+func (d *Driver) exportOf(attachmentID string) (*attachment, bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.exports.Get(attachmentID)
 }
 
 // removeExport removes an attachment's file.
-func (d *Driver) removeExport(x *export) error {
+func (d *Driver) removeExport(x *attachment) error {
 	if err := x.pool.root.Remove(exportFile(x.AttachmentID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -122,6 +122,9 @@ func (d *Driver) notInUse(o object) error {
 	if err != nil {
 		return ioError("volume "+o.meta.ID, err)
 	}
+	if xs := d.exportedTo(o.meta.ID); len(xs) > 0 {
+		return model.Errorf(model.KindBusy, "volume %s is exported by attachment %s", o.meta.ID, xs[0])
+	}
 	if len(ls) == 0 {
 		return nil
 	}
@@ -135,22 +138,17 @@ func (d *Driver) notInUse(o object) error {
 // inUse says whether a volume may be written to now. In doubt it may.
 func (d *Driver) inUse(o object) bool {
 	ls, err := d.loopsOf(o.meta.ID)
-	return err != nil || len(ls) > 0
+	return err != nil || len(ls) > 0 || len(d.exportedTo(o.meta.ID)) > 0
 }
 
-// Export makes a loop device of a volume, on this host.
+// Export makes a loop device of a volume, on this host, or a target of one for
+// another, as the pool's access protocol says.
 func (d *Driver) Export(ctx context.Context, r drivers.Export) (model.Connection, error) {
 	none := model.Connection{}
 	if err := r.Check(); err != nil {
 		return none, err
 	}
 	if err := drivers.Begin(ctx); err != nil {
-		return none, err
-	}
-	if r.Protocol != "" && !strings.EqualFold(r.Protocol, protocol) {
-		return none, model.Errorf(model.KindUnsupported, "volumes of the local driver are attached on the dock's own host (access protocol %s), not by %q", protocol, r.Protocol)
-	}
-	if err := d.isThisHost(r.Host); err != nil {
 		return none, err
 	}
 	unlock, err := d.locks.LockAll(ctx, keylock.Want{Key: "a/" + r.AttachmentID}, keylock.Want{Key: key(volumes, r.Volume.ID)})
@@ -162,8 +160,20 @@ func (d *Driver) Export(ctx context.Context, r drivers.Export) (model.Connection
 	if err != nil {
 		return none, err
 	}
+	if r.Protocol != "" && !strings.EqualFold(r.Protocol, o.pool.protocol()) {
+		return none, model.Errorf(model.KindUnsupported, "volumes of pool %s are attached by access protocol %s, not by %q", o.pool.name, o.pool.protocol(), r.Protocol)
+	}
 	if o.pool.noExport != "" {
 		return none, model.Errorf(model.KindUnsupported, "volume %s cannot be exported: %s", r.Volume.ID, o.pool.noExport)
+	}
+	if o.pool.network() {
+		return d.exportNetwork(ctx, o, r)
+	}
+	if err := d.isThisHost(r.Host); err != nil {
+		return none, err
+	}
+	if r.QoS != (drivers.QoS{}) {
+		return none, model.Errorf(model.KindUnsupported, "limits of I/O cannot be held for volumes that are attached on the dock's own host")
 	}
 	if x, ok := d.exportOf(r.AttachmentID); ok && (x.VolumeID != r.Volume.ID || x.ReadOnly != r.ReadOnly) {
 		return none, model.Errorf(model.KindExists, "attachment %s is there already, of volume %s, read-only %t", r.AttachmentID, x.VolumeID, x.ReadOnly)
@@ -206,7 +216,7 @@ func (d *Driver) noteExport(p *pool, r drivers.Export) error {
 	if _, ok := d.exportOf(r.AttachmentID); ok {
 		return nil
 	}
-	x := &export{Version: 1, AttachmentID: r.AttachmentID, VolumeID: r.Volume.ID, ReadOnly: r.ReadOnly,
+	x := &attachment{Version: 1, AttachmentID: r.AttachmentID, VolumeID: r.Volume.ID, ReadOnly: r.ReadOnly,
 		MultiAttach: r.MultiAttach, Created: time.Now().UTC(), pool: p}
 	if err := p.writeJSON(exportFile(r.AttachmentID), x); err != nil {
 		return ioError("attachment "+r.AttachmentID, err)
@@ -349,6 +359,11 @@ func (d *Driver) Unexport(ctx context.Context, r drivers.ExportRef) error {
 		return ioError("attachment "+r.AttachmentID, err)
 	}
 	defer unlock()
+	if d.net != nil && !noted {
+		if err := d.unexportNetwork(ctx, r); err != nil {
+			return err
+		}
+	}
 	if volumeID == "" {
 		return nil // nothing is noted, and nobody says where to look
 	}
@@ -377,13 +392,18 @@ func (d *Driver) detach(ctx context.Context, attachmentID, volumeID string) erro
 			return model.Errorf(model.KindUnsupported, "volume %s is exported as %s, which cannot be looked at: root is needed", volumeID, l.path())
 		}
 	}
-	for _, l := range mine {
+	return d.unbindAll(ctx, mine, volumeID)
+}
+
+// unbindAll detaches devices of a volume.
+func (d *Driver) unbindAll(ctx context.Context, ls []loop, volumeID string) error {
+	for _, l := range ls {
 		if err := l.unbind(ctx); err != nil {
 			return err
 		}
 	}
 	o, ok, err := d.lookup(volumes, volumeID, "")
-	if len(mine) == 0 || !ok || err != nil {
+	if len(ls) == 0 || !ok || err != nil {
 		return err
 	}
 	if o.pool.thick() && o.whole {
@@ -410,8 +430,8 @@ func (p *pool) refill(ctx context.Context, id string) error {
 	return allocate(ctx, f, 0, model.Bytes(st.Size()))
 }
 
-// growExports tells a volume's devices of its new length.
-func (d *Driver) growExports(o object) error {
+// growExports tells a volume's devices and targets of its new length.
+func (d *Driver) growExports(ctx context.Context, o object) error {
 	ls, err := d.loopsOf(o.meta.ID)
 	if err != nil {
 		return ioError("volume "+o.meta.ID, err)
@@ -424,17 +444,20 @@ func (d *Driver) growExports(o object) error {
 			return ioError(l.path(), err)
 		}
 	}
+	if len(d.exportedTo(o.meta.ID)) > 0 {
+		return d.net.Resized(ctx, o.meta.ID)
+	}
 	return nil
 }
 
-// ListExports lists the devices that there are, by attachment id.
+// ListExports lists the devices and targets that there are, by attachment id.
 func (d *Driver) ListExports(ctx context.Context, p drivers.Page) ([]drivers.LiveExport, error) {
 	if err := drivers.Begin(ctx); err != nil {
 		return nil, err
 	}
 	byTag := map[string]string{}
 	d.mu.RLock()
-	d.exports.Scan(func(id string, _ *export) bool {
+	d.exports.Scan(func(id string, _ *attachment) bool {
 		byTag[tagOf(id)] = id
 		return true
 	})
@@ -472,7 +495,10 @@ func (d *Driver) ListExports(ctx context.Context, p drivers.Page) ([]drivers.Liv
 		}
 		live[id] = x
 	}
-	out := make([]drivers.LiveExport, 0, len(live))
+	out, err := d.networkExports(ctx, p)
+	if err != nil {
+		return nil, err
+	}
 	for _, x := range live {
 		out = append(out, x)
 	}

@@ -1,5 +1,6 @@
 // Package local is a driver whose volumes are files in a directory, and whose
-// exports are loop devices on the dock's own host.
+// exports are loop devices on the dock's own host, or targets of such devices
+// for other hosts.
 //
 // A pool's directory holds
 //
@@ -29,6 +30,7 @@ import (
 
 	"github.com/osds-io/osds/internal/keylock"
 	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/drivers/export"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -46,7 +48,10 @@ type Driver struct {
 	mu        sync.RWMutex // guards what follows, and the fields of objects
 	volumes   btree.Map[string, *object]
 	snapshots btree.Map[string, *object]
-	exports   btree.Map[string, *export]
+	exports   btree.Map[string, *attachment]
+
+	// net has the exports over a network; nil without such pools.
+	net *export.Manager
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -106,6 +111,10 @@ func Open(ctx context.Context, c drivers.Config) (*Driver, error) {
 		_ = d.closePools()
 		return nil, err
 	}
+	if err := d.openNetwork(ctx, c, cf.Options); err != nil {
+		_ = d.closePools()
+		return nil, err
+	}
 	d.linkShared()
 	run, stop := context.WithCancel(context.Background())
 	d.stop = stop
@@ -127,6 +136,9 @@ func Open(ctx context.Context, c drivers.Config) (*Driver, error) {
 func (d *Driver) Close() error {
 	d.stop()
 	d.wg.Wait()
+	if d.net != nil {
+		return errors.Join(d.net.Close(), d.closePools())
+	}
 	return d.closePools()
 }
 

@@ -24,7 +24,7 @@ func (d *Driver) Pools(ctx context.Context) ([]drivers.Pool, error) {
 		c := p.conf
 		dp := drivers.Pool{ID: p.id, Name: n, OverProvisioning: c.OverProvisioningRatio, AvailabilityZone: c.AvailabilityZone,
 			StorageType: c.StorageType, Description: c.Description, MultiAttach: c.MultiAttach, Extras: p.extras()}
-		if p.noExport != "" {
+		if p.noExport != "" || d.whyNoNetwork(p) != "" {
 			dp.Lacks = []string{model.AbilityExport}
 		}
 		d.restat(p)
@@ -205,13 +205,20 @@ const freeDelay = time.Second
 func (d *Driver) restat(p *pool) {
 	var ids []string
 	d.mu.RLock()
-	d.exports.Scan(func(_ string, x *export) bool {
+	d.exports.Scan(func(_ string, x *attachment) bool {
 		if x.pool == p {
 			ids = append(ids, x.VolumeID)
 		}
 		return true
 	})
 	d.mu.RUnlock()
+	if p.network() && d.net != nil {
+		for _, id := range d.net.Volumes() {
+			if o, ok, _ := d.lookup(volumes, id, ""); ok && o.pool == p {
+				ids = append(ids, id)
+			}
+		}
+	}
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
 		n := p.allocated(volumes, id)

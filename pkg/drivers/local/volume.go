@@ -12,6 +12,7 @@ import (
 	"github.com/osds-io/osds/internal/faults"
 	"github.com/osds-io/osds/internal/keylock"
 	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/drivers/export"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -270,6 +271,9 @@ func (d *Driver) ListVolumes(ctx context.Context, p drivers.Page) ([]drivers.Vol
 
 func (o object) volume() drivers.Volume {
 	name, format := drivers.NAA(o.meta.ID)
+	if o.pool.network() {
+		name, format = export.Identity(o.pool.protocol(), o.meta.ID)
+	}
 	return drivers.Volume{ID: o.meta.ID, Pool: o.pool.name, Size: o.size, DurableName: name, DurableFormat: format,
 		TenantID: o.meta.Tenant, ClusterID: o.meta.Cluster, Incomplete: !o.whole}
 }
@@ -314,7 +318,7 @@ func (d *Driver) ExpandVolume(ctx context.Context, r drivers.VolumeRef, size mod
 	faults.Point("local.expand.file")
 	// Also where the file had its length already: a crash may have come
 	// between the two.
-	if err := d.growExports(o); err != nil {
+	if err := d.growExports(ctx, o); err != nil {
 		return drivers.Volume{}, err
 	}
 	return o.volume(), nil
