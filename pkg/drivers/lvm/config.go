@@ -71,7 +71,6 @@ func CheckConfig(path string) error {
 	return err
 }
 
-
 // Validate checks the configuration and fills in defaults.
 func (c *config) Validate() error {
 	if err := c.Options.Validate(); err != nil {

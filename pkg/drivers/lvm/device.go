@@ -45,10 +45,13 @@ func openDevice(ctx context.Context, vg, name string, size model.Bytes, write bo
 }
 
 // openDeviceAny opens an active logical volume of any size.
-func openDeviceAny(ctx context.Context, vg, name string, write bool) (*os.File, error) {
+func openDeviceAny(ctx context.Context, vg, name string, write bool, flags ...int) (*os.File, error) {
 	flag := os.O_RDONLY
 	if write {
 		flag = os.O_RDWR
+	}
+	for _, x := range flags {
+		flag |= x
 	}
 	path := devicePath(vg, name)
 	// udev makes the name, and LVM waits for it; but not where it is told not to.
@@ -66,6 +69,19 @@ func openDeviceAny(ctx context.Context, vg, name string, write bool) (*os.File, 
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// notOpen is busy for a device that somebody has claimed: it is mounted, a part of
+// another device, or a target's. Mere readers do not count.
+func notOpen(ctx context.Context, vg, name string) error {
+	f, err := openDeviceAny(ctx, vg, name, false, unix.O_EXCL)
+	if errors.Is(err, unix.EBUSY) {
+		return model.Errorf(model.KindBusy, "%s/%s is in use", vg, name)
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // deviceSize asks the kernel for the size of a block device.

@@ -96,7 +96,15 @@ func (d *Driver) extend(ctx context.Context, p *pool, name string, size model.By
 		argv = append(argv, r.String())
 	}
 	err := d.change(ctx, p.vg, "", argv...)
-	p.vg.forget() // sizes and extents are read anew
+	p.vg.update(func(g *group) {
+		if l := g.lvs[name]; l != nil {
+			c := *l
+			if c.size = size; l.pool == "" {
+				g.free -= size - l.size
+			}
+			g.lvs[name] = &c
+		}
+	})
 	if err != nil {
 		err = d.failed(ctx, p.vg, err, func(g *group) (bool, error) {
 			l := g.lvs[name]

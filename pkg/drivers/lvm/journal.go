@@ -82,6 +82,18 @@ func (j *journal) get(name string) progress {
 	return j.made[name]
 }
 
+// pending says whether something is whole and not settled.
+func (j *journal) pending() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, p := range j.made {
+		if p.Whole {
+			return true
+		}
+	}
+	return false
+}
+
 // set is durable when it returns.
 func (j *journal) set(name string, p progress) error {
 	j.mu.Lock()

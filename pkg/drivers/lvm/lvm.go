@@ -42,6 +42,7 @@ type Driver struct {
 	cmd     *commander
 	reports reports
 	journal *journal
+	clean   *cleanSpace
 	known   *identities
 	exports *export.Manager
 
@@ -138,6 +139,9 @@ func (d *Driver) begin(ctx context.Context, c drivers.Config, cf config) (err er
 	if d.journal, err = openJournal(c.StateDir); err != nil {
 		return err
 	}
+	if d.clean, err = openCleanSpace(c.StateDir); err != nil {
+		return err
+	}
 	if d.known, err = openIdentities(c.StateDir); err != nil {
 		return err
 	}
@@ -157,9 +161,7 @@ func (d *Driver) begin(ctx context.Context, c drivers.Config, cf config) (err er
 			continue
 		}
 		for _, l := range g.lvs {
-			if n := l.tags[tagNew]; n != "" {
-				used[n] = true
-			}
+			used[l.tags[tagNew]], used[l.tags[tagDeleting]] = true, true
 		}
 		if err := d.recoverGroup(ctx, d.groups[name], g); err != nil {
 			return err
@@ -168,10 +170,27 @@ func (d *Driver) begin(ctx context.Context, c drivers.Config, cf config) (err er
 	if complete {
 		d.journal.keep(used)
 	}
+	d.activatePools(ctx, all)
 	xc := cf.Options.Config(filepath.Join(c.StateDir, "exports"), c.ClusterID, c.Backend)
 	xc.Log = d.log
 	d.exports, err = export.Open(ctx, xc, d.deviceOf)
 	return err
+}
+
+// activatePools brings thin pools into use that a restart of the host has left
+// without a device. One that cannot be is shown as unusable.
+func (d *Driver) activatePools(ctx context.Context, all map[string]*group) {
+	for _, n := range d.names {
+		p := d.pools[n]
+		if g := all[p.conf.vg]; g != nil && p.conf.isThin() {
+			if tp := g.lvs[p.conf.thin]; tp != nil && !tp.active {
+				if err := d.change(ctx, p.vg, "", "lvchange", "--yes", "--quiet", "--activate", "y", g.name+"/"+tp.name); err != nil {
+					d.log.WithError(err).WithField("pool", n).Warn("the thin pool cannot be activated")
+				}
+				p.vg.forget()
+			}
+		}
+	}
 }
 
 // identify remembers what the pools are, and refuses to begin with one that was
@@ -211,6 +230,14 @@ func (l *lv) isThinPool() bool { return l.layout["thin"] && l.layout["pool"] }
 // Close ends the driver. Exports live on, and so does whatever is active.
 func (d *Driver) Close() error {
 	err := d.exports.Close()
+	if d.journal.pending() {
+		ctx, cancel := context.WithTimeout(d.ctx, settleLimit)
+		for _, n := range d.groupNames {
+			// What is not settled now is when the driver opens again.
+			_ = d.settle(ctx, d.groups[n], prioNormal)
+		}
+		cancel()
+	}
 	d.stop()
 	d.wg.Wait()
 	return err
@@ -270,7 +297,10 @@ func (d *Driver) whole(l *lv) bool {
 // keepEvery is how often keep looks without being asked.
 const keepEvery = 10 * time.Second
 
-// keep settles tags until the driver ends.
+// settleLimit bounds what Close waits for tags to be settled.
+const settleLimit = 10 * time.Second
+
+// keep settles tags, and gives thick snapshots more space, until the driver ends.
 func (d *Driver) keep() {
 	defer d.wg.Done()
 	tick := time.NewTicker(keepEvery)
@@ -283,10 +313,14 @@ func (d *Driver) keep() {
 		case <-d.kick:
 		}
 		for _, n := range d.groupNames {
+			if !d.journal.pending() {
+				break
+			}
 			if err := d.settle(d.ctx, d.groups[n], prioTidy); err != nil && d.ctx.Err() == nil {
 				d.log.WithError(err).WithField("group", n).Warn("tags of new volumes could not be taken off; it is tried again")
 			}
 		}
+		d.growSnapshots(d.ctx)
 	}
 }
 

@@ -101,6 +101,9 @@ func (p *pool) thinSpace(g *group, tp *lv) (total, free model.Bytes) {
 		}
 	}
 	total = max(tp.size-others, 0)
+	if tp.data == noPercent {
+		return total, 0
+	}
 	free = max(tp.size-tp.data.of(tp.size), 0)
 	if c := p.conf.Capacity; c > 0 && total > c {
 		// What is taken beyond others' is ours.
@@ -139,6 +142,8 @@ func (d *Driver) unusable(p *pool, g *group, tp *lv) string {
 		return ""
 	case !tp.zero:
 		return fmt.Sprintf("the thin pool %s does not clear its blocks, so that volumes would show old data: lvchange --zero y %s", p.name, p.name)
+	case tp.data == noPercent || tp.meta == noPercent:
+		return fmt.Sprintf("how full the thin pool %s is cannot be seen: is it active? (lvchange --activate y %s)", p.name, p.name)
 	case tp.data >= percent(p.conf.DataStop*100):
 		return fmt.Sprintf("the data space of the thin pool %s is full to %s (dataStop is %d): extend it or delete something", p.name, tp.data, p.conf.DataStop)
 	case tp.meta >= percent(p.conf.MetadataStop*100):
@@ -159,7 +164,7 @@ func (d *Driver) room(p *pool, g *group, size model.Bytes, stops bool) error {
 	}
 	if why := d.unusable(p, g, tp); why != "" && stops {
 		kind := model.KindUnavailable
-		if tp != nil && tp.zero && g.missing == 0 {
+		if tp != nil && (tp.data >= percent(p.conf.DataStop*100) || tp.meta >= percent(p.conf.MetadataStop*100)) {
 			kind = model.KindExhausted
 		}
 		return model.Errorf(kind, "%s", why)
@@ -205,7 +210,7 @@ func (d *Driver) watch(p *pool, g *group, tp *lv) {
 		d.sayLocked(p, l.tags[tagID], text)
 	}
 	for what := range p.said {
-		if what != "space" && what != "export" && g.lvs[snapshotName(what)] == nil {
+		if what != "space" && what != "export" && g.lvs[snapshotName(strings.TrimPrefix(what, "grow "))] == nil {
 			delete(p.said, what)
 		}
 	}

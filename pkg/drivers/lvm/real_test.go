@@ -61,6 +61,7 @@ func setUp(t testing.TB, pool, keys string) (dir string) {
 	if _, err := exec.LookPath("lvm"); err != nil {
 		t.Skip("the package lvm2 is needed: ", err)
 	}
+	dirty(t, disk)
 	sh(t, "lvm", "vgcreate", "--yes", testGroup, disk)
 	t.Cleanup(func() {
 		sh(t, "lvm", "vgremove", "--yes", "--force", testGroup)
@@ -70,11 +71,30 @@ func setUp(t testing.TB, pool, keys string) (dir string) {
 		sh(t, "lvm", "lvcreate", "--yes", "--type", "thin-pool", "--size", "512M", "--poolmetadatasize", "8M", "--name", thin, testGroup)
 	}
 	dir = t.TempDir()
-	yaml := fmt.Sprintf("pool:\n  %s:\n    %s\n", pool, strings.ReplaceAll(keys, "\n", "\n    "))
+	yaml := fmt.Sprintf("tgtBindIp: 127.0.0.1\npool:\n  %s:\n    %s\n", pool, strings.ReplaceAll(keys, "\n", "\n    "))
 	if err := os.WriteFile(filepath.Join(dir, "lvm.yaml"), []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// dirty fills the beginning of a disk with what must never show.
+func dirty(t testing.TB, disk string) {
+	t.Helper()
+	f, err := os.OpenFile(disk, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := bytes.Repeat([]byte("somebody's data "), 1<<16)
+	for off := int64(0); off < 512<<20; off += int64(len(b)) {
+		if _, err := f.WriteAt(b, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func open(t testing.TB, dir string) *Driver {
@@ -102,7 +122,7 @@ func harness(dir, pool string) drivertest.Harness {
 			return os.OpenFile("/dev/"+name, os.O_RDWR|os.O_SYNC, 0)
 		},
 		Leftovers: leftovers, Timeout: 5 * time.Minute,
-		Skip:      map[string]string{"hold": "there is no initiator here: test/ has the data path end to end"},
+		Skip: map[string]string{"hold": "there is no initiator here: test/ has the data path end to end"},
 	}
 }
 

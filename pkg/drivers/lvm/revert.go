@@ -53,9 +53,6 @@ func (d *Driver) RevertVolume(ctx context.Context, vr drivers.VolumeRef, sr driv
 	if err := d.notExported(vr.ID); err != nil {
 		return none, err
 	}
-	if vol.open == yes {
-		return none, model.Errorf(model.KindBusy, "volume %s is in use", vr.ID)
-	}
 	if err := d.settled(ctx, p.vg, vol); err != nil {
 		return none, err
 	}
@@ -93,6 +90,10 @@ func (d *Driver) revertThin(ctx context.Context, p *pool, vol, snap *lv) error {
 		if err := d.growThin(ctx, p, revertName(id), vol.size, false, "revert"); err != nil {
 			return err
 		}
+	}
+	// Whoever has it open would go on with the old one.
+	if err := d.inTurn(ctx, p.vg, prioNormal, func(*group) error { return d.deactivate(ctx, p.vg, volumeName(id)) }); err != nil {
+		return err
 	}
 	if err := d.rename(ctx, p.vg, volumeName(id), oldName(id)); err != nil {
 		return err
@@ -199,6 +200,9 @@ func (d *Driver) recoverGroup(ctx context.Context, vg *vgroup, g *group) error {
 func (d *Driver) revertThick(ctx context.Context, p *pool, vol, snap *lv) error {
 	id := snap.tags[tagID]
 	if err := d.activate(ctx, p.vg, vol, prioNormal); err != nil {
+		return err
+	}
+	if err := notOpen(ctx, p.vg.name, vol.name); err != nil {
 		return err
 	}
 	if vol.tags[tagRevert] != id {

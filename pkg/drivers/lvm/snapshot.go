@@ -268,3 +268,36 @@ func (d *Driver) fill(ctx context.Context, p *pool, l *lv) (*lv, error) {
 	}
 	return l, nil
 }
+
+// growSnapshots gives thick snapshots that are nearly full more space, where the
+// configuration asks for it.
+func (d *Driver) growSnapshots(ctx context.Context) {
+	for _, n := range d.names {
+		p := d.pools[n]
+		if p.conf.SnapshotGrow == 0 {
+			continue
+		}
+		g, err := d.recent(ctx, p.vg.name)
+		if err != nil {
+			continue // Pools says so
+		}
+		for _, l := range g.lvs {
+			if l.origin == "" || l.tags[tagKind] == "" || !p.has(l) || l.overflowed() || l.snap < percent(p.conf.SnapshotGrow*100) {
+				continue
+			}
+			err := d.inTurn(ctx, p.vg, prioNormal, func(g *group) error {
+				if err := d.room(p, g, g.roundUp(l.size/5), true); err != nil {
+					return err
+				}
+				defer p.vg.forget()
+				return d.change(ctx, p.vg, "", "lvextend", "--yes", "--quiet", "--extents", "+20%LV", g.name+"/"+l.name)
+			})
+			if err != nil {
+				d.warn(p, "grow "+l.tags[tagID], "a snapshot that is nearly full could not be given more space: "+err.Error())
+				continue
+			}
+			d.warn(p, "grow "+l.tags[tagID], "")
+			d.log.WithField("pool", n).WithField("snapshot", l.tags[tagID]).Info("the snapshot was given a fifth more space")
+		}
+	}
+}

@@ -189,10 +189,12 @@ func (d *Driver) change(ctx context.Context, vg *vgroup, settings string, argv .
 	vg.mu.Lock()
 	vg.changes++
 	vg.running--
+	by := raises(argv)
 	if err != nil {
-		vg.view = nil
+		vg.view, by = nil, -1
 	}
 	vg.mu.Unlock()
+	d.clean.raised(vg.name, by)
 	return err
 }
 

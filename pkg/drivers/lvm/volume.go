@@ -132,11 +132,20 @@ func (d *Driver) makeThin(ctx context.Context, p *pool, r drivers.CreateVolume, 
 // is whole.
 func (d *Driver) makeThick(ctx context.Context, p *pool, r drivers.CreateVolume, have *lv, t tags) (*lv, error) {
 	l := have
+	if l == nil && p.conf.Zeroing == zeroDelete {
+		var err error
+		if l, err = d.makeClear(ctx, p, r, t); err != nil {
+			return nil, err
+		}
+	}
 	if l == nil {
 		var err error
 		if l, err = d.makeNew(ctx, p, volumeName(r.ID), r.Size, t, "create"); err != nil {
 			return nil, err
 		}
+	}
+	if d.whole(l) {
+		return l, nil
 	}
 	if err := d.finish(ctx, p, l, "create", func(f *os.File, from int64, note func(int64) error) error {
 		return zero(ctx, f, from, int64(l.size), note)
@@ -360,6 +369,11 @@ func (d *Driver) deleteIn(ctx context.Context, p *pool, id string, named bool) e
 		return d.undoImport(ctx, p.vg, l)
 	}
 	point("delete", "begin")
+	if l != nil && p.conf.Zeroing == zeroDelete {
+		if err := d.wipe(ctx, p, id); err != nil {
+			return err
+		}
+	}
 	return d.removeAll(ctx, p.vg, id, "delete")
 }
 
@@ -379,9 +393,7 @@ func (d *Driver) removeAll(ctx context.Context, vg *vgroup, id, op string) error
 			return err
 		}
 		point(op, "removed")
-		if nonce := l.tags[tagNew]; nonce != "" {
-			d.journal.drop(nonce)
-		}
+		d.journal.drop(l.tags[tagNew], l.tags[tagDeleting])
 	}
 	return nil
 }
@@ -403,7 +415,7 @@ func (d *Driver) remove(ctx context.Context, vg *vgroup, name string, pr prio) e
 	if items == nil {
 		return it.err
 	}
-	g, err := d.freshGroup(ctx, vg.name)
+	g, err := d.beforeRemoval(ctx, vg, items)
 	if err != nil {
 		vg.removals.finish(items, func(*item) error { return err })
 		return err
@@ -425,6 +437,9 @@ func (d *Driver) remove(ctx context.Context, vg *vgroup, name string, pr prio) e
 		cause := d.change(ctx, vg, settings, append([]string{"lvremove", "--yes", "--quiet"}, argv...)...)
 		if cause == nil {
 			vg.update(func(g *group) { g.drop(items, verdicts) })
+			if len(argv) == len(items) {
+				d.learnClear(ctx, vg, g, d.cleared(g, items))
+			}
 		}
 		after := g
 		for _, x := range items {
@@ -442,6 +457,22 @@ func (d *Driver) remove(ctx context.Context, vg *vgroup, name string, pr prio) e
 	}
 	vg.removals.finish(items, func(x *item) error { return verdicts[x.name] })
 	return it.err
+}
+
+// beforeRemoval gives the state that removals are judged by. A thick volume may
+// have got a snapshot behind our back, and LVM would remove that as well: a fresh
+// report says.
+func (d *Driver) beforeRemoval(ctx context.Context, vg *vgroup, items []*item) (*group, error) {
+	g, err := d.recent(ctx, vg.name)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range items {
+		if l := g.lvs[x.name]; l == nil || (l.pool == "" && l.tags[tagKind] == kindVolume) {
+			return d.freshGroup(ctx, vg.name)
+		}
+	}
+	return g, nil
 }
 
 func (it *item) finished(b *batch) bool {
@@ -476,9 +507,8 @@ func removable(g *group, name string) (ok bool, err error) {
 			return false, model.Errorf(model.KindBusy, "volume %s has thick snapshots, which need it: %s", l.tags[tagID], what)
 		}
 	}
-	if l.open == yes {
-		return false, model.Errorf(model.KindBusy, "%s/%s is in use", g.name, name)
-	}
+	// That it is open is no reason yet: udev looks into every device that was
+	// written to. LVM tries for some seconds.
 	return true, nil
 }
 
