@@ -6,17 +6,18 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/osds-io/osds/internal/version.Version=$(VERSION)
 PROGS   := osdslet osdsdock osdsctl
 # The suites of `make test-real`.
-SUITES  ?= e2e chaos
+SUITES  ?= e2e chaos lvm
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help build run test lint test-unit test-real fuzz-short bench proto docs install clean
+.PHONY: help build run test lint test-unit test-real fuzz-short bench bench-lvm proto docs install clean
 
 help:
 	@echo 'make run        build, start osdslet and osdsdock here, say what to try; Ctrl-C stops them'
 	@echo 'make test       lint, and the unit tests with the race detector'
 	@echo 'make test-real  the suites on real components: SUITES="$(SUITES)"'
 	@echo 'make bench      figures, and one line per bar: BENCH="-short" is quicker'
+	@echo 'make bench-lvm  figures of LVM and of attaching, in a guest'
 	@echo 'make build      bin/osdslet, bin/osdsdock, bin/osdsctl'
 	@echo 'make install    binaries, systemd units and example configuration below $$DESTDIR$$PREFIX'
 	@echo 'make fuzz-short every fuzz target for a few seconds'
@@ -34,8 +35,8 @@ test: lint test-unit
 lint:
 	@out=$$(gofmt -l cmd internal pkg test); if [ -n "$$out" ]; then echo "gofmt:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags real ./test/...
-	$(GO) tool staticcheck ./...
+	$(GO) vet -tags real ./...
+	$(GO) tool staticcheck -tags real ./...
 
 test-unit:
 	$(GO) test -race -timeout 20m ./...
@@ -51,6 +52,9 @@ fuzz-short:
 
 bench:
 	$(GO) run ./test/bench $(BENCH)
+
+bench-lvm:
+	$(GO) test -tags real -count=1 -timeout 30m -v -run '^TestFigures$$' ./test/lvm
 
 proto:
 	$(GO) generate ./pkg/dock/dockpb
