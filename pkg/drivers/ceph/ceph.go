@@ -39,6 +39,7 @@ var (
 	_ drivers.Snapshotter = (*Driver)(nil)
 	_ drivers.Cloner      = (*Driver)(nil)
 	_ drivers.Reverter    = (*Driver)(nil)
+	_ drivers.Exporter    = (*Driver)(nil)
 )
 
 // Factory connects to the cluster of a dock's backend. It is a drivers.Factory.

@@ -234,7 +234,8 @@ func (s *space) finish(ctx context.Context, img *image, m making) error {
 			return err
 		}
 	}
-	for k, v := range qosOf(m.Profile) {
+	qos := qosOf(m.Profile)
+	for k, v := range qos {
 		if err := img.SetMetadata(k, v); err != nil {
 			return err
 		}
@@ -243,7 +244,7 @@ func (s *space) finish(ctx context.Context, img *image, m making) error {
 		return err
 	}
 	return img.setTag(tag{Version: 1, ID: m.ID, Name: m.Name, Tenant: m.TenantID, Cluster: m.ClusterID,
-		Source: m.sourceName(), Depth: m.depth, Crypt: m.crypt, Created: time.Now().UTC()})
+		Source: m.sourceName(), Depth: m.depth, Crypt: m.crypt, QoS: qos, Created: time.Now().UTC()})
 }
 
 // qosOf gives the image metadata by which librbd's clients hold a profile's
