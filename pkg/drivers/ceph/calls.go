@@ -128,6 +128,7 @@ func do[T any](ctx context.Context, d *Driver, what string, wants []keylock.Want
 func locked[T any](ctx context.Context, d *Driver, wants []keylock.Want, fn func(context.Context, *link) (T, error)) (T, error) {
 	var none T
 	if len(wants) > 0 {
+		d.interrupt(wants)
 		unlock, err := d.locks.LockAll(ctx, wants...)
 		if err != nil {
 			return none, err

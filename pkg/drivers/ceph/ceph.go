@@ -5,7 +5,6 @@ package ceph
 import (
 	"context"
 	"strings"
-	"sync"
 
 	"github.com/google/uuid"
 
@@ -28,18 +27,20 @@ type Driver struct {
 	locks keylock.Set
 
 	stop context.CancelFunc
-	wg   sync.WaitGroup
 	kick chan struct{} // wakes the care of the trash
+	// yields is the background's work that calls break off.
+	yields yielding
 }
 
 var (
-	_ drivers.Factory     = Factory
-	_ drivers.Driver      = (*Driver)(nil)
-	_ drivers.Expander    = (*Driver)(nil)
-	_ drivers.Snapshotter = (*Driver)(nil)
-	_ drivers.Cloner      = (*Driver)(nil)
-	_ drivers.Reverter    = (*Driver)(nil)
-	_ drivers.Exporter    = (*Driver)(nil)
+	_ drivers.Factory          = Factory
+	_ drivers.Driver           = (*Driver)(nil)
+	_ drivers.Expander         = (*Driver)(nil)
+	_ drivers.Snapshotter      = (*Driver)(nil)
+	_ drivers.Cloner           = (*Driver)(nil)
+	_ drivers.Reverter         = (*Driver)(nil)
+	_ drivers.Exporter         = (*Driver)(nil)
+	_ drivers.GroupSnapshotter = (*Driver)(nil)
 )
 
 // Factory connects to the cluster of a dock's backend. It is a drivers.Factory.
@@ -59,8 +60,12 @@ func Open(ctx context.Context, c drivers.Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	own, err := newSelf(c.StateDir)
+	if err != nil {
+		return nil, err
+	}
 	d := &Driver{conf: cf, cluster: c.ClusterID, pools: map[string]*pool{}, names: sortedNames(cf.Pool),
-		links: newLinks(cf), calls: newCalls(), kick: make(chan struct{}, 1)}
+		links: newLinks(cf, own), calls: newCalls(), kick: make(chan struct{}, 1)}
 	for _, n := range d.names {
 		d.pools[n] = &pool{name: n, conf: cf.Pool[n]}
 	}
@@ -83,11 +88,7 @@ func Open(ctx context.Context, c drivers.Config) (*Driver, error) {
 		_ = d.Close()
 		return nil, err
 	}
-	d.wg.Add(1)
-	go func() {
-		defer d.wg.Done()
-		d.care(run)
-	}()
+	d.calls.wg.Go(func() { d.care(run) })
 	return d, nil
 }
 
@@ -99,7 +100,6 @@ func (d *Driver) Close() error {
 	if err := d.calls.wait(limit); err != nil {
 		return err // the connection stays with them
 	}
-	d.wg.Wait()
 	return d.links.close(limit)
 }
 

@@ -4,6 +4,7 @@ package ceph
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"slices"
 	"strings"
@@ -142,10 +143,12 @@ func (s *space) release(ctx context.Context, r drivers.ExportRef, e exportEntry,
 
 // blocklist has the OSDs refuse a client.
 func (l *link) blocklist(addr string, d time.Duration) error {
-	err := l.command(map[string]any{"prefix": "osd blocklist", "blocklistop": "add", "addr": addr, "expire": d.Seconds()}, nil)
+	// The monitors take a time for a number only if it has a fraction.
+	expire := json.RawMessage(seconds(d) + ".0")
+	err := l.command(map[string]any{"prefix": "osd blocklist", "blocklistop": "add", "addr": addr, "expire": expire}, nil)
 	if errno(err) == syscall.EINVAL {
 		// Before Pacific the command had another name.
-		err = l.command(map[string]any{"prefix": "osd blacklist", "blacklistop": "add", "addr": addr, "expire": d.Seconds()}, nil)
+		err = l.command(map[string]any{"prefix": "osd blacklist", "blacklistop": "add", "addr": addr, "expire": expire}, nil)
 	}
 	if err == nil {
 		err = l.conn.WaitForLatestOSDMap()

@@ -34,6 +34,7 @@ type link struct {
 // cut off.
 type links struct {
 	conf  config
+	self  self
 	names []string // of pools
 
 	connecting chan struct{} // holds one token: who has it may connect
@@ -43,8 +44,8 @@ type links struct {
 	wg         sync.WaitGroup // shut-downs under way
 }
 
-func newLinks(c config) *links {
-	ls := &links{conf: c, names: sortedNames(c.Pool), connecting: make(chan struct{}, 1)}
+func newLinks(c config, f self) *links {
+	ls := &links{conf: c, self: f, names: sortedNames(c.Pool), connecting: make(chan struct{}, 1)}
 	ls.connecting <- struct{}{}
 	return ls
 }
@@ -65,6 +66,10 @@ func (ls *links) get(ctx context.Context) (*link, error) {
 	}
 	l, err := connect(ls.conf, ls.names)
 	if err != nil {
+		return nil, err
+	}
+	if err := ls.self.replace(ls.conf, l); err != nil {
+		l.shutdown()
 		return nil, err
 	}
 	ls.mu.Lock()
@@ -124,6 +129,7 @@ func (ls *links) close(limit time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-ended:
+		ls.self.forget()
 		return nil
 	case <-t.C:
 		return model.Errorf(model.KindUnavailable, "the connection to the cluster does not end")

@@ -22,6 +22,8 @@ type pool struct {
 	// away is what the pool holds that is not osds's to promise: the trash, and
 	// images of others. Counted in the background.
 	away model.Bytes
+	// counts is what away was found from. Only the background has it.
+	counts map[string]counted
 	// last is the pool as it was shown last.
 	last   drivers.Pool
 	lastAt time.Time

@@ -25,7 +25,6 @@ func roundUp(n model.Bytes) model.Bytes { return (n + block - 1) / block * block
 
 // The names of locks.
 func lockVolume(id string) keylock.Want   { return keylock.Want{Key: "v/" + id} }
-func shareVolume(id string) keylock.Want  { return keylock.Want{Key: "v/" + id, Shared: true} }
 func lockSnapshot(id string) keylock.Want { return keylock.Want{Key: "s/" + id} }
 
 // CreateVolume makes a volume, or a clone if the request has a source.
@@ -323,7 +322,14 @@ func (s *space) delete(ctx context.Context, id string) error {
 	if err := s.notExported(id); err != nil {
 		return err
 	}
+	// librbd puts an image into the trash even if it is open somewhere.
+	if err := s.notWatched(img); err != nil {
+		return err
+	}
 	if err := s.noSnaps(ctx, img); err != nil {
+		return err
+	}
+	if err := s.noGroup(img); err != nil {
 		return err
 	}
 	rid, err := img.GetId()
