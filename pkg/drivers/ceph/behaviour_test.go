@@ -370,6 +370,36 @@ func TestPurgeOfParent(t *testing.T) {
 	}
 }
 
+// A revert to a snapshot that is smaller shrinks the image for a while. Broken off
+// then, the volume still says its size, and the same call again makes it whole.
+func TestRevertBrokenOff(t *testing.T) {
+	b := newBed(t, "trashDelay: 0s", "")
+	v := b.volume()
+	b.write(v, 1, 0)
+	snap := drivers.CreateSnapshot{ID: model.NewID(), Volume: v}
+	_, err := b.d.CreateSnapshot(b.ctx(), snap)
+	b.want("snapshot", err)
+	_, err = b.d.ExpandVolume(b.ctx(), v, 2*testSize)
+	b.want("expand", err)
+	b.write(v, 2, int64(testSize))
+	img, err := b.o.open(v.ID)
+	b.want("open", err)
+	b.want("note", img.SetMetadata(revertMeta, itoa(int64(2*testSize))))
+	b.want("rollback", img.GetSnapshot(snapName(snap.ID)).Rollback())
+	b.want("close", img.Close())
+	got, err := b.d.GetVolume(b.ctx(), v)
+	if b.want("get", err); got.Size != 2*testSize {
+		t.Errorf("in between it says %s", got.Size)
+	}
+	ref := drivers.SnapshotRef{ID: snap.ID, VolumeID: v.ID, Pool: "p"}
+	if got, err = b.d.RevertVolume(b.ctx(), v, ref); err != nil || got.Size != 2*testSize {
+		t.Errorf("%+v, %v", got, err)
+	}
+	b.has(v, 1, 0)
+	b.has(v, 0, int64(testSize))
+	b.want("delete of the snapshot", b.d.DeleteSnapshot(b.ctx(), ref))
+}
+
 // Images of others are left alone, whatever their names.
 func TestForeignImages(t *testing.T) {
 	b := newBed(t, "trashDelay: 0s", "")

@@ -115,13 +115,7 @@ func (s *space) purgeOne(ctx context.Context, id string) error {
 	if err := s.partChildren(ctx, id); err != nil {
 		return err
 	}
-	if err := step(ctx, "purge.begin"); err != nil {
-		return err
-	}
 	if err := rbd.TrashRemove(s.io, id, false); err != nil && !absent(err) {
-		return err
-	}
-	if err := step(ctx, "purge.removed"); err != nil {
 		return err
 	}
 	return s.dir.drop(trashKey + id)
