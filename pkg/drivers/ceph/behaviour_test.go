@@ -573,6 +573,135 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// customBed is a bed on pools and with keys of its own.
+func customBed(t *testing.T, yaml string) *bed {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ceph.yaml"), fmt.Appendf(nil, "configFile: %s\n%s", needCluster(t), yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := &bed{TB: t, dir: dir, o: client(t), d: open(t, dir)}
+	t.Cleanup(func() {
+		if err := b.d.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return b
+}
+
+// A cephx user with the capabilities of the document can do everything, and
+// nothing in other pools.
+func TestRestrictedUser(t *testing.T) {
+	o := client(t)
+	var out []struct {
+		Key string `json:"key"`
+	}
+	cmd := map[string]any{"prefix": "auth get-or-create", "entity": "client.osds-test",
+		"caps": []string{"mon", "profile rbd", "osd", "profile rbd pool=p", "mgr", "profile rbd"}}
+	if err := (&link{conn: o.conn}).command(cmd, &out); err != nil || len(out) != 1 {
+		t.Fatalf("making a user: %v, %v", out, err)
+	}
+	keyring := filepath.Join(t.TempDir(), "keyring")
+	if err := os.WriteFile(keyring, []byte("[client.osds-test]\n\tkey = "+out[0].Key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keys := "trashDelay: 0s\nuser: osds-test\nkeyring: " + keyring + "\n"
+	b := customBed(t, keys+"pool: {p: {multiAttach: true}}\n")
+	v := b.volume()
+	b.write(v, 1, 0)
+	c := b.cloneOf(v)
+	snap := drivers.CreateSnapshot{ID: model.NewID(), Volume: v}
+	_, err := b.d.CreateSnapshot(b.ctx(), snap)
+	b.want("snapshot", err)
+	ref := drivers.SnapshotRef{ID: snap.ID, VolumeID: v.ID, Pool: "p"}
+	_, err = b.d.ExpandVolume(b.ctx(), v, 2*testSize)
+	b.want("expand", err)
+	_, err = b.d.RevertVolume(b.ctx(), v, ref)
+	b.want("revert", err)
+	if ps, err := b.d.Pools(b.ctx()); err != nil || ps[0].Total <= 0 || ps[0].Free <= 0 || ps[0].Extras.Advanced["copies"] != float64(1) {
+		t.Errorf("pools %+v, %v", ps, err)
+	}
+	x := b.export(v, "h", "127.0.0.1")
+	_, err = b.d.Export(b.ctx(), x)
+	b.want("export", err)
+	img, err := client(t).open(v.ID)
+	b.want("open", err)
+	if _, err := img.WriteAt(text(2), 0); err != nil {
+		t.Fatal(err)
+	}
+	b.want("forced unexport", b.d.Unexport(b.ctx(), drivers.ExportRef{AttachmentID: x.AttachmentID, Volume: v, Force: true}))
+	_ = img.Image.Close()
+	g := drivers.CreateGroupSnapshot{ID: model.NewID(), GroupID: model.NewID(), Pool: "p", Volumes: []drivers.VolumeRef{v, c}}
+	_, err = b.d.CreateGroupSnapshot(b.ctx(), g)
+	b.want("group snapshot", err)
+	b.want("delete of the group snapshot", b.d.DeleteGroupSnapshot(b.ctx(), drivers.GroupSnapshotRef{ID: g.ID, GroupID: g.GroupID, Pool: "p"}))
+	b.want("delete of the snapshot", b.d.DeleteSnapshot(b.ctx(), ref))
+	b.want("delete", b.d.DeleteVolume(b.ctx(), v))
+	b.eventually("purge", func() (bool, error) { in, err := b.trashed(v.ID); return !in, err })
+	b.has(c, 1, 0)
+	b.want("delete", b.d.DeleteVolume(b.ctx(), c))
+
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ceph.yaml"), fmt.Appendf(nil, "configFile: %s\n%spool: {q: {}}\n", needCluster(t), keys), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openAt(b.ctx(), dir); !model.IsKind(err, model.KindDenied) {
+		t.Errorf("another pool: %v (%s)", err, model.KindOf(err))
+	}
+}
+
+// A pool that has reached its quota says so, refuses new volumes, and lets what
+// is there be deleted.
+func TestFullPool(t *testing.T) {
+	b := customBed(t, "trashDelay: 0s\npool: {q: {}}\n")
+	quota := func(n string) {
+		t.Helper()
+		b.want("quota", (&link{conn: b.o.conn}).command(map[string]any{"prefix": "osd pool set-quota", "pool": "q", "field": "max_bytes", "val": n}, nil))
+	}
+	pool := func() drivers.Pool {
+		t.Helper()
+		ps, err := b.d.Pools(b.ctx())
+		b.want("pools", err)
+		return ps[0]
+	}
+	r := b.request()
+	r.Pool = "q"
+	_, err := b.d.CreateVolume(b.ctx(), r)
+	b.want("create", err)
+	io, err := b.o.conn.OpenIOContext("q")
+	b.want("pool", err)
+	defer io.Destroy()
+	img, err := rbd.OpenImage(io, imageName(r.ID), rbd.NoSnapshot)
+	b.want("open", err)
+	for off := int64(0); off < int64(testSize); off += 64 << 10 {
+		if _, err := img.WriteAt(text(uint64(off)+1), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.want("close", img.Close())
+	quota(itoa(int64(testSize)))
+	defer quota("0")
+	b.eventually("the pool is full", func() (bool, error) { p := pool(); return p.Free == 0 && p.Unusable != "", nil })
+	more := b.request()
+	more.Pool, more.Size = "q", testSize/2
+	_, err = b.d.CreateVolume(b.ctx(), more)
+	b.want("create in a full pool", err, model.KindExhausted)
+	_, err = b.d.GetVolume(b.ctx(), drivers.VolumeRef{ID: more.ID, Pool: "q"})
+	b.want("get", err, model.KindNotFound)
+	_, err = b.d.ExpandVolume(b.ctx(), drivers.VolumeRef{ID: r.ID, Pool: "q"}, 4*testSize)
+	b.want("expand in a full pool", err, model.KindExhausted)
+	b.want("delete in a full pool", b.d.DeleteVolume(b.ctx(), drivers.VolumeRef{ID: r.ID, Pool: "q"}))
+	b.eventually("the pool has room again", func() (bool, error) { p := pool(); return p.Free > 0 && p.Unusable == "", nil })
+	b.eventually("create", func() (bool, error) {
+		_, err := b.d.CreateVolume(b.ctx(), more)
+		if model.IsKind(err, model.KindExhausted) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+	b.want("delete", b.d.DeleteVolume(b.ctx(), drivers.VolumeRef{ID: more.ID, Pool: "q"}))
+}
+
 func TestUnknownPoolInCluster(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "ceph.yaml"), fmt.Appendf(nil, "configFile: %s\npool: {nosuch: {}}\n", needCluster(t)), 0o600); err != nil {
