@@ -98,7 +98,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"unknown key":      {good + "lisen: x\n", `lisen: unknown key; did you mean "listen"?`},
 		"unknown driver":   {strings.Replace(good, "driver: sample", "driver: smaple", 1), `there is no driver "smaple", there are: `},
 		"nearest driver":   {strings.Replace(good, "driver: sample", "driver: smaple", 1), `did you mean "sample"?`},
-		"attacher":         {good + "type: attacher\n", "attacher is not supported"},
+		"attacher":         {good + "type: attacher\n", "an attacher has no backends"},
 		"no backend":       {"insecureLoopback: true\n", "backends: must name at least one"},
 		"backend twice":    {"insecureLoopback: true\nbackends: [{name: a, driver: sample}, {name: a, driver: sample}]\n", `"a" is given twice`},
 		"no certificates":  {"backends: [{name: a, driver: sample}]\n", "tls: ca, cert and key must be set"},

@@ -137,8 +137,8 @@ func showCmd[T any](a *app, v *view[T], arg string, get func(*client.Client) cli
 }
 
 // deleteCmd deletes one record or several. It goes on after a failure, and tells
-// of each.
-func deleteCmd[T any](a *app, v *view[T], arg string, get func(*client.Client) client.Collection[T], async bool) *cobra.Command {
+// of each. more gives options that depend on flags.
+func deleteCmd[T any](a *app, v *view[T], arg string, get func(*client.Client) client.Collection[T], async bool, more ...func() []client.Option) *cobra.Command {
 	var w waitFlags
 	read := func(c *client.Client) client.Reader[T] { return get(c).Reader }
 	cmd := &cobra.Command{Use: "delete " + arg + "...", Short: "Delete " + v.noun + "s", Args: args(1, -1), ValidArgsFunction: completeIDs(a, v, read)}
@@ -152,8 +152,12 @@ func deleteCmd[T any](a *app, v *view[T], arg string, get func(*client.Client) c
 		}
 		var errs []error
 		var begun []string
+		var opts []client.Option
+		for _, f := range more {
+			opts = append(opts, f()...)
+		}
 		for _, id := range ids {
-			if err := get(c).Delete(cmd.Context(), id); err != nil {
+			if err := get(c).Delete(cmd.Context(), id, opts...); err != nil {
 				errs = append(errs, err)
 				continue
 			}

@@ -192,8 +192,11 @@ func (a *app) volumeUpdateCmd() *cobra.Command {
 
 func (a *app) volumeExtendCmd() *cobra.Command {
 	var w waitFlags
-	cmd := &cobra.Command{Use: "extend <id> <new size>", Short: "Make a volume larger", Args: args(2, 2)}
+	var growFS bool
+	cmd := &cobra.Command{Use: "extend <id> <new size>", Short: "Make a volume larger", Args: args(2, 2),
+		Long: "Hosts that a dock attaches for see the new size at once. The others look again by themselves."}
 	w.add(cmd)
+	cmd.Flags().BoolVar(&growFS, "grow-fs", false, "grow the file system on it too, on the one host that has it attached through a dock")
 	cmd.RunE = func(cmd *cobra.Command, x []string) error {
 		size, err := parseSize("newSize", x[1])
 		if err != nil {
@@ -203,7 +206,7 @@ func (a *app) volumeExtendCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s, err := c.ExtendVolume(cmd.Context(), x[0], size)
+		s, err := c.ResizeVolume(cmd.Context(), x[0], &wire.ExtendVolumeSpec{NewSize: size, GrowFileSystem: growFS})
 		if err != nil {
 			return err
 		}

@@ -81,8 +81,22 @@ func (a *app) attachmentCmd() *cobra.Command {
 		listCmd(a, attachmentView, get, "id", "status", "volumeId", "hostId", "mountpoint", "userId"),
 		showCmd(a, attachmentView, "<attachment id>", get),
 		a.attachmentUpdateCmd(),
-		deleteCmd(a, attachmentView, "<attachment id>", coll, true),
+		a.attachmentDeleteCmd(coll),
 	)
+	return cmd
+}
+
+func (a *app) attachmentDeleteCmd(coll func(*client.Client) client.Collection[wire.VolumeAttachmentSpec]) *cobra.Command {
+	var force bool
+	cmd := deleteCmd(a, attachmentView, "<attachment id>", coll, true, func() []client.Option {
+		if force {
+			return []client.Option{client.Force()}
+		}
+		return nil
+	})
+	cmd.Long = "Detaches volumes: the host writes what it has not written yet and gives its device up, then the export ends.\n" +
+		"With --force the host is cut off first, whether it answers or not: what it has not written is lost."
+	cmd.Flags().BoolVar(&force, "force", false, "cut the host off first; for a host that is dead or does not let go")
 	return cmd
 }
 

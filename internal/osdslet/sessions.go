@@ -61,6 +61,7 @@ func (s *sessions) Live() []fleet.Session {
 			DockID: h.GetDockId(), Instance: h.GetInstance(), Name: h.GetName(), NodeID: h.GetNodeId(), Endpoint: h.GetEndpoint(),
 			Version: h.GetVersion(), Type: h.GetType(), Backends: h.GetBackends(), Metadata: h.GetMetadata(),
 			OutOfService: x.OutOfService, Epoch: x.Epoch, LastBeat: x.LastBeat,
+			Initiators: dockpb.ToInitiators(h.GetInitiators()), Addresses: h.GetAddresses(),
 		}
 		for _, p := range x.Pools {
 			f.Pools = append(f.Pools, s.pool(p))

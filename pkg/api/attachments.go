@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/gorilla/mux"
@@ -46,7 +47,7 @@ func (s *Server) getAttachment(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.Record(http.StatusOK, a.Rev, wire.FromAttachment(a))
+	return c.Record(http.StatusOK, a.Rev, wire.FromAttachmentWithSecrets(a))
 }
 
 // createAttachment accepts the export of a volume to a host. Both are written
@@ -106,6 +107,9 @@ func (c *call) newAttachment(t *db.Txn, spec *wire.VolumeAttachmentSpec) (*model
 	if err != nil {
 		return nil, prefixed(failed, err)
 	}
+	if v.MultiAttach && !p.MultiAttach && c.liveOf(v) > 0 {
+		return nil, &model.Error{Kind: model.KindUnsupported, Field: "volumeId", Message: failed + "volume " + v.ID + " is attached, and pool " + p.Name + " does not let several hosts attach a volume"}
+	}
 	if !p.Can(model.AbilityExport) {
 		return nil, &model.Error{Kind: model.KindUnsupported, Field: "volumeId", Message: failed + "pool " + p.Name + " cannot export volumes to hosts"}
 	}
@@ -128,6 +132,16 @@ func (c *call) newAttachment(t *db.Txn, spec *wire.VolumeAttachmentSpec) (*model
 	}
 	t.Update(nv).Update(h.Clone())
 	return a, nil
+}
+
+// liveOf counts the attachments of a volume that are, or may be, live.
+func (c *call) liveOf(v *model.Volume) (n int) {
+	for _, a := range c.store().Attachments.Where("volumeId", v.ID, 0) {
+		if a.Status != model.StatusError {
+			n++
+		}
+	}
+	return n
 }
 
 // mayAttach says whether a volume may be attached to a host now.
@@ -191,7 +205,9 @@ func (s *Server) updateAttachment(c *call) error {
 			}
 			a.Mountpoint = *m
 		}
-		if err := in.rest(wire.FromAttachment(old)); err != nil {
+		// What was read in a list may be sent back as well as what was read
+		// alone.
+		if err := in.rest(wire.FromAttachmentWithSecrets(old)); err != nil && in.rest(wire.FromAttachment(old)) != nil {
 			return nil, err
 		}
 		a.UpdatedAt = s.now()
@@ -200,9 +216,58 @@ func (s *Server) updateAttachment(c *call) error {
 	})
 }
 
-// deleteAttachment accepts the end of an export. The volume's status follows
+// forced reads the query of a detach.
+func (c *call) forced() (bool, error) {
+	if c.r.URL.RawQuery == "" {
+		return false, nil
+	}
+	v, err := url.ParseQuery(c.r.URL.RawQuery)
+	if err != nil {
+		return false, model.Errorf(model.KindInvalid, "the query string is not well-formed: %w", err)
+	}
+	switch f := v.Get("force"); f {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	default:
+		return false, model.Invalid("force", "force %q is neither true nor false", shorten(f))
+	}
+}
+
+// mayDetach says whether an attachment may be ended now. A host that has only to
+// see a new size does not hold that up; nor does an ordinary detach that waits for
+// its host hold up a forced one.
+func mayDetach(a *model.Attachment, force bool) error {
+	if t := a.Task; t.Active() && (t.Kind == model.TaskResize || force && t.Kind == model.TaskDelete && !t.Force) {
+		return nil
+	}
+	if a.Task.Active() || !model.MayStart(model.ResAttachment, model.TaskDelete, a.Status) {
+		return busy(a.Task, "delete volume attachment failed: only the volume attachment with the status available, error, errorDeleting can be deleted, the volume attachment status is %s", a.Status)
+	}
+	return nil
+}
+
+// asDetached gives the attachment with the task that ends it.
+func (c *call) asDetached(a *model.Attachment, force bool) *model.Attachment {
+	n := a.Clone()
+	now := c.s.now()
+	n.Task = model.NewDetach(a, force, c.id, now)
+	if a.Task.Active() && a.Task.Kind == model.TaskDelete {
+		n.Task.PrevStatus = a.Task.PrevStatus
+	}
+	n.Status, n.StatusReason, n.UpdatedAt = model.StatusDeleting, "", now
+	return n
+}
+
+// deleteAttachment accepts the end of an attachment: first the device on the host,
+// then the export; with force the other way round. The volume's status follows
 // when the export has ended.
 func (s *Server) deleteAttachment(c *call) error {
+	force, err := c.forced()
+	if err != nil {
+		return err
+	}
 	return c.change("api.attachment.delete", func(t *db.Txn) (*answer, error) {
 		old, err := c.attachment()
 		if err != nil {
@@ -211,14 +276,10 @@ func (s *Server) deleteAttachment(c *call) error {
 		if err := c.ifMatch(old.Rev); err != nil {
 			return nil, err
 		}
-		if old.Task.Active() || !model.MayStart(model.ResAttachment, model.TaskDelete, old.Status) {
-			return nil, busy(old.Task, "delete volume attachment failed: only the volume attachment with the status available, error, errorDeleting can be deleted, the volume attachment status is %s", old.Status)
+		if err := mayDetach(old, force); err != nil {
+			return nil, err
 		}
-		a := old.Clone()
-		now := s.now()
-		a.Task = model.NewTask(model.ResAttachment, model.TaskDelete, old.Status, c.id, now)
-		a.Status, a.StatusReason, a.UpdatedAt = model.StatusDeleting, "", now
-		t.Update(a)
+		t.Update(c.asDetached(old, force))
 		return &answer{status: http.StatusAccepted}, nil
 	})
 }

@@ -3,7 +3,9 @@ package api
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/osds-io/osds/pkg/db"
 	"github.com/osds-io/osds/pkg/model"
 	"github.com/osds-io/osds/pkg/model/wire"
 )
@@ -100,7 +102,7 @@ func TestAttachmentIsValidated(t *testing.T) {
 
 func TestMultiAttach(t *testing.T) {
 	e := newEnv(t)
-	pool, profile := e.pool(), e.profile()
+	pool, profile := e.pool(func(p *model.Pool) { p.MultiAttach = true }), e.profile()
 	v := e.volume(pool, profile, map[string]any{"multiAttach": true})
 	h1, h2 := e.host(), e.host()
 	attach := func(h *wire.HostSpec) *reply {
@@ -116,6 +118,166 @@ func TestMultiAttach(t *testing.T) {
 	}
 	attach(h1).fails(400, model.KindBusy, "", "is already attached to host "+h1.HostName)
 	e.settle(pool)
+	// The pool has to allow it too: it may be another driver's by now.
+	p, _ := testStore.Pools.Get(pool.ID)
+	single := p.Clone()
+	single.MultiAttach = false
+	e.commit((&db.Txn{Label: "test"}).Update(single))
+	attach(e.host()).fails(400, model.KindUnsupported, "volumeId", "does not let several hosts attach")
+}
+
+// setAttachment changes an attachment's record as the controllers do.
+func (e *env) setAttachment(id string, f func(*model.Attachment)) {
+	e.t.Helper()
+	a, ok := testStore.Attachments.Get(id)
+	if !ok {
+		e.t.Fatalf("no attachment %s", id)
+	}
+	c := a.Clone()
+	f(c)
+	e.commit((&db.Txn{Label: "test"}).Update(c))
+}
+
+// Secrets are for who attaches: in a GET of the attachment by its tenant or an
+// administrator, and nowhere else.
+func TestConnectionSecrets(t *testing.T) {
+	e := newEnv(t)
+	pool, h := e.pool(), e.host()
+	v := e.volume(pool, e.profile())
+	a := e.attachment(v, h)
+	p := "/block/attachments/" + a.ID
+	e.setAttachment(a.ID, func(x *model.Attachment) {
+		x.Connection = &model.Connection{Type: "iscsi", Data: map[string]any{"targetLun": 1, "authUserName": "osds", "authPassword": "hushhush", "authPasswordIn": "hushhush2"}}
+		x.DockID, x.Status = "d1", model.StatusCreating
+	})
+	if b := e.get(p).want(200).Body; strings.Contains(b, "hush") || !strings.Contains(b, `"connectionInfo":{}`) {
+		t.Errorf("while it is being attached: %s", b)
+	}
+	f := e.follow("?resource=attachments,profiles")
+	e.setAttachment(a.ID, func(x *model.Attachment) {
+		x.Connection = &model.Connection{Type: "iscsi", Data: map[string]any{"targetLun": 1, "authUserName": "osds", "authPassword": "hushhush", "authPasswordIn": "hushhush2"}}
+		x.DockID, x.DevicePath, x.Mountpoint, x.Status = "d1", "/dev/sdq", "/dev/sdq", model.StatusAvailable
+	})
+	one := e.get(p).want(200).Body
+	for _, want := range []string{`"authPassword":"hushhush"`, `"authPasswordIn":"hushhush2"`, `"devicePath":"/dev/sdq"`, `"mountpoint":"/dev/sdq"`, `"dockId":"d1"`} {
+		if !strings.Contains(one, want) {
+			t.Errorf("the owner does not see %s: %s", want, one)
+		}
+	}
+	if b := e.admin().get("/block/attachments/" + a.ID).want(200).Body; !strings.Contains(b, "hushhush") {
+		t.Errorf("the administrator: %s", b)
+	}
+	e.as(unique("other")).get(p).fails(404, model.KindNotFound, "", "")
+	list := e.get("/block/attachments?volumeId=" + v.ID).want(200).Body
+	if strings.Contains(list, "hush") || !strings.Contains(list, `"authUserName":"osds"`) || !strings.Contains(list, "/dev/sdq") {
+		t.Errorf("list: %s", list)
+	}
+	// What was read either way can be sent back; another secret cannot.
+	if b := e.put(p, one).want(200).Body; strings.Contains(b, "hush") {
+		t.Errorf("PUT: %s", b)
+	}
+	e.put(p, strings.Trim(strings.TrimSpace(list), "[]")).want(200)
+	e.put(p, strings.Replace(one, "hushhush2", "else", 1)).fails(400, model.KindInvalid, "connectionInfo", "cannot be changed")
+	if x, ok := testStore.Attachments.Get(a.ID); !ok || x.Connection.Data["authPassword"] != "hushhush" {
+		t.Error("a PUT lost the secret")
+	}
+	for _, ev := range f.until(e.mark()) {
+		if strings.Contains(string(ev.Object), "hush") {
+			t.Errorf("event: %s", ev.Object)
+		}
+	}
+	if b := e.get("/tasks?resourceId=" + a.ID).want(200).Body; strings.Contains(b, "hush") {
+		t.Errorf("tasks: %s", b)
+	}
+}
+
+func TestForcedDetach(t *testing.T) {
+	e := newEnv(t)
+	pool, h := e.pool(), e.host()
+	a := e.attachment(e.volume(pool, e.profile()), h)
+	e.settle(pool)
+	e.setAttachment(a.ID, func(x *model.Attachment) { x.DockID = "d1" })
+	p := "/block/attachments/" + a.ID
+	task := func() *model.Task { x, _ := testStore.Attachments.Get(a.ID); return x.Task }
+	e.del(p+"?force=maybe").fails(400, model.KindInvalid, "force", "neither true nor false")
+	e.del(p + "?force=false").want(202)
+	if k := task(); k.Force || k.Step != model.StepDetach || k.PrevStatus != model.StatusAvailable {
+		t.Errorf("an ordinary detach: %+v", k)
+	}
+	first := task().ID
+	e.del(p).fails(400, model.KindBusy, "", "is deleting")
+	e.del(p + "?force=true").want(202) // the ordinary one does not get on
+	if k := task(); !k.Force || k.Step != model.StepUnexport || k.PrevStatus != model.StatusAvailable || k.ID == first {
+		t.Errorf("a forced detach: %+v", k)
+	}
+	var spec wire.TaskSpec
+	if e.get("/tasks/" + task().ID).want(200).into(&spec); !spec.Force {
+		t.Errorf("%+v", spec)
+	}
+	e.del(p+"?force=true").fails(400, model.KindBusy, "", "is deleting")
+	// A failed one is started again as what it was.
+	e.setAttachment(a.ID, func(x *model.Attachment) {
+		x.Status = model.StatusErrorDeleting
+		x.Task.EndWith(model.Errorf(model.KindInternal, "no"), time.Now())
+	})
+	e.post("/tasks/"+task().ID+"/retry", nil).want(202)
+	if k := task(); !k.Force || !k.Active() {
+		t.Errorf("retried: %+v", k)
+	}
+}
+
+// A host that has still to see a new size can be detached, and need not be waited
+// for.
+func TestUnseenSize(t *testing.T) {
+	e := newEnv(t)
+	pool, h := e.pool(), e.host()
+	a := e.attachment(e.volume(pool, e.profile()), h)
+	e.settle(pool)
+	p := "/block/attachments/" + a.ID
+	unseen := func() *model.Task {
+		e.setAttachment(a.ID, func(x *model.Attachment) {
+			x.Task = model.NewTask(model.ResAttachment, model.TaskResize, x.Status, "r", time.Now())
+			x.Task.NewSize, x.StatusReason = 2*model.GiB, "not seen yet"
+		})
+		x, _ := testStore.Attachments.Get(a.ID)
+		return x.Task
+	}
+	k := unseen()
+	var spec wire.TaskSpec
+	if e.post("/tasks/"+k.ID+"/cancel", nil).want(202).into(&spec); !spec.CancelRequested || spec.Kind != model.TaskResize || spec.NewSize != 2 {
+		t.Errorf("%+v", spec)
+	}
+	e.setAttachment(a.ID, func(x *model.Attachment) { x.Task.EndWith(model.Errorf(model.KindConflict, "cancelled"), time.Now()) })
+	e.post("/tasks/"+k.ID+"/retry", nil).want(202).into(&spec)
+	if spec.ID == k.ID || spec.Kind != model.TaskResize || spec.NewSize != 2 {
+		t.Errorf("%+v", spec)
+	}
+	unseen()
+	e.del(p).want(202)
+	if x, _ := testStore.Attachments.Get(a.ID); x.Task.Kind != model.TaskDelete || x.StatusReason != "" {
+		t.Errorf("%+v", x)
+	}
+}
+
+func TestGrowFileSystem(t *testing.T) {
+	e := newEnv(t)
+	pool, h := e.pool(), e.host()
+	v := e.volume(pool, e.profile())
+	grow := func() *reply {
+		t.Helper()
+		return e.post("/block/volumes/"+v.ID+"/resize", map[string]any{"newSize": 20, "growFileSystem": true})
+	}
+	grow().fails(400, model.KindInvalid, "growFileSystem", "has 0 attachments")
+	a := e.attachment(v, h)
+	e.settle(pool)
+	grow().fails(400, model.KindInvalid, "growFileSystem", "attaches by itself")
+	e.setAttachment(a.ID, func(x *model.Attachment) { x.DockID, x.AttachMode = "d1", "ro" })
+	grow().fails(400, model.KindInvalid, "growFileSystem", "is read-only")
+	e.setAttachment(a.ID, func(x *model.Attachment) { x.AttachMode = "rw" })
+	grow().want(202)
+	if x, _ := testStore.Volumes.Get(v.ID); !x.Task.GrowFS || x.Task.NewSize != 20*model.GiB {
+		t.Errorf("%+v", x.Task)
+	}
 }
 
 func TestHosts(t *testing.T) {

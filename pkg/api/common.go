@@ -18,7 +18,7 @@ func (c *call) newID(given string) (string, error) {
 	case given != strings.ToLower(given):
 		return "", model.Invalid("id", "id %s must be written in lower case", given)
 	}
-	for _, res := range []model.Resource{model.ResVolume, model.ResSnapshot, model.ResAttachment} {
+	for _, res := range []model.Resource{model.ResVolume, model.ResSnapshot, model.ResAttachment, model.ResDevice} {
 		if _, ok := c.store().Debts.Get(model.DebtID(res, given)); ok {
 			return "", &model.Error{Kind: model.KindExists, Field: "id", Message: "the id " + given + " is still to be removed from a backend whose dock is gone; use another"}
 		}
@@ -30,6 +30,9 @@ func (c *call) newID(given string) (string, error) {
 // owed on a backend: settling the debt would remove the new object.
 func createRecord(t *db.Txn, r model.Record) {
 	t.Create(r).If(db.Key(model.ResDebt, model.DebtID(r.Res(), r.Base().ID)), db.Absent)
+	if r.Res() == model.ResAttachment {
+		t.If(db.Key(model.ResDebt, model.DebtID(model.ResDevice, r.Base().ID)), db.Absent)
+	}
 }
 
 // idIsFree refuses an id that any tenant's record has, and says no more than

@@ -67,7 +67,7 @@ func (s *Server) deleteDock(c *call) error {
 // unusedPools is an error if a record lives in one of the dock's pools.
 func (s *Server) unusedPools(d *model.Dock) error {
 	if what := s.Store.UseOfDock(d.ID); what != "" {
-		return model.Errorf(model.KindConflict, "a pool of dock %s still has records, such as %s: delete them first; what cannot be removed from the dead backend is owed then, and written off with the dock", d.Name, what)
+		return model.Errorf(model.KindConflict, "dock %s still has records, such as %s: delete them first (attachments with force); what cannot be removed from the dead backend is owed then, and written off with the dock", d.Name, what)
 	}
 	return nil
 }

@@ -38,6 +38,13 @@ func TestDeleteDock(t *testing.T) {
 	admin.del(path).fails(409, model.KindConflict, "", v.ID)
 	old, _ := st.Volumes.Get(v.ID)
 	e.commit((&db.Txn{Label: "test"}).Remove(old))
+	// Nor while it made the device of an attachment.
+	at := &model.Attachment{Meta: model.Meta{ID: model.NewID(), TenantID: e.tenant, CreatedAt: time.Now().UTC()}, VolumeID: "v", HostID: "h",
+		Status: model.StatusErrorDeleting, DockID: dock.ID}
+	e.commit((&db.Txn{Label: "test"}).Create(at))
+	admin.del(path).fails(409, model.KindConflict, "", at.ID)
+	now, _ := st.Attachments.Get(at.ID)
+	e.commit((&db.Txn{Label: "test"}).Remove(now))
 
 	admin.del(path, "If-Match", `"1"`).fails(412, model.KindStale, "", "")
 	admin.del(path, "Idempotency-Key", "k1").want(202)

@@ -170,7 +170,11 @@ func (c *call) attachmentAgain(t *db.Txn, a *model.Attachment) (model.Tasked, er
 		}
 		n.Status, n.Task, n.Connection, n.AccessProtocol = model.StatusCreating, again.Task, nil, again.AccessProtocol
 	case a.Status == model.StatusErrorDeleting:
-		n.Status, n.Task = model.StatusDeleting, c.asNew(a, model.TaskDelete, a.Status)
+		return c.asDetached(a, a.Task.Force), nil
+	case a.Status == model.StatusAvailable && a.Task.Kind == model.TaskResize:
+		// The reason stays until the host has seen the size.
+		n.StatusReason, n.Task = a.StatusReason, c.asNew(a, model.TaskResize, a.Status)
+		n.Task.NewSize, n.Task.GrowFS = a.Task.NewSize, a.Task.GrowFS
 	case a.Status.Failed():
 		return nil, noWayBack(a, "delete it")
 	default:

@@ -260,6 +260,10 @@ func mayCancel(x task, now time.Time) error {
 		return nil
 	case k.Kind == model.TaskCreate:
 		return refuse("it takes no time; delete the group instead")
+	case k.Kind == model.TaskResize:
+		return nil // the host sees the size when it looks again
+	case k.Kind == model.TaskExtend && k.Step == model.StepResize:
+		return refuse("the volume has grown, and volumes cannot shrink")
 	case k.Kind == model.TaskExtend && (k.Step == model.StepReserve || x.state(now) == model.TaskWaiting):
 		// While it waits for its next try the backend has not grown it, or
 		// the worker finds that it has.

@@ -167,10 +167,15 @@ func (s *Server) resizeVolume(c *call) error {
 		if err := c.mayResize(t, old, spec.NewSize); err != nil {
 			return nil, prefixed("extend volume failed: ", err)
 		}
+		if spec.GrowFileSystem {
+			if err := c.mayGrowFS(old); err != nil {
+				return nil, prefixed("extend volume failed: ", err)
+			}
+		}
 		v := old.Clone()
 		now := s.now()
 		v.Task = model.NewTask(model.ResVolume, model.TaskExtend, old.Status, c.id, now)
-		v.Task.NewSize = model.FromGB(spec.NewSize)
+		v.Task.NewSize, v.Task.GrowFS = model.FromGB(spec.NewSize), spec.GrowFileSystem
 		v.Status, v.StatusReason, v.UpdatedAt = model.StatusExtending, "", now
 		t.Update(v)
 		return accepted(volumeJSON{v}), nil
@@ -201,6 +206,28 @@ func (c *call) mayResize(t *db.Txn, v *model.Volume, newSize int64) error {
 		return model.Errorf(model.KindUnsupported, "pool %s cannot grow volumes", p.Name)
 	}
 	return model.ValidateExtend(v.Size, newSize)
+}
+
+// mayGrowFS says whether there is a file system that a dock can grow: of a volume
+// that one host alone has attached, through its dock, for writing.
+func (c *call) mayGrowFS(v *model.Volume) error {
+	const field = "growFileSystem"
+	live := 0
+	for _, a := range c.store().Attachments.Where("volumeId", v.ID, 0) {
+		switch {
+		case a.Status == model.StatusError:
+			continue
+		case a.DockID == "":
+			return model.Invalid(field, "growFileSystem: the host of attachment %s attaches by itself, without a dock of type attacher: grow the file system there", a.ID)
+		case a.AttachMode == "ro":
+			return model.Invalid(field, "growFileSystem: attachment %s is read-only", a.ID)
+		}
+		live++
+	}
+	if live != 1 {
+		return model.Invalid(field, "growFileSystem: volume %s has %d attachments, and exactly one host must have it attached", v.ID, live)
+	}
+	return nil
 }
 
 // deleteVolume accepts the deletion of a volume. What depends on a volume wrote

@@ -75,7 +75,12 @@ func action[T any](ctx context.Context, c *Client, path, id, name string, body a
 
 // ExtendVolume grows a volume to a size in GB.
 func (c *Client) ExtendVolume(ctx context.Context, id string, newSize int64, opts ...Option) (*wire.VolumeSpec, error) {
-	return action[wire.VolumeSpec](ctx, c, c.Volumes.path, id, "resize", &wire.ExtendVolumeSpec{NewSize: newSize}, opts)
+	return c.ResizeVolume(ctx, id, &wire.ExtendVolumeSpec{NewSize: newSize}, opts...)
+}
+
+// ResizeVolume grows a volume, and if asked to the file system on it.
+func (c *Client) ResizeVolume(ctx context.Context, id string, spec *wire.ExtendVolumeSpec, opts ...Option) (*wire.VolumeSpec, error) {
+	return action[wire.VolumeSpec](ctx, c, c.Volumes.path, id, "resize", spec, opts)
 }
 
 // RevertToSnapshot puts a snapshot's volume back to what it was then.

@@ -56,6 +56,17 @@ func IdempotencyKey(key string) Option {
 // NoIdempotencyKey sends the call without a key; it is then not repeated.
 func NoIdempotencyKey() Option { return IdempotencyKey("") }
 
+// Force makes the end of an attachment a forced one: the host is cut off first,
+// whether it answers or not.
+func Force() Option {
+	return func(r *request) {
+		if r.query == nil {
+			r.query = url.Values{}
+		}
+		r.query.Set("force", "true")
+	}
+}
+
 // RequestID sets the id under which the server logs the call.
 func RequestID(id string) Option {
 	return func(r *request) { r.header.Set(wire.HeaderRequestID, id) }

@@ -126,6 +126,11 @@ func TestRequestBodies(t *testing.T) {
 			_, err := c.Volumes.Update(ctx, "U3", &wire.VolumeSpec{Name: "v1b", Metadata: map[string]string{"a": "b"}})
 			return err
 		}, "PUT", "/block/volumes/U3", `{"metadata":{"a":"b"},"name":"v1b"}`},
+		{func() error {
+			_, err := c.ResizeVolume(ctx, "U3", &wire.ExtendVolumeSpec{NewSize: 3, GrowFileSystem: true})
+			return err
+		}, "POST", "/block/volumes/U3/resize", `{"newSize":3,"growFileSystem":true}`},
+		{func() error { return c.Attachments.Delete(ctx, "U9", Force()) }, "DELETE", "/block/attachments/U9", ""},
 		{func() error { return c.Volumes.Delete(ctx, "U3") }, "DELETE", "/block/volumes/U3", ""},
 		{func() error {
 			_, err := c.Snapshots.Create(ctx, &wire.VolumeSnapshotSpec{Name: "s1", VolumeID: "U3"})

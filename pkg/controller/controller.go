@@ -57,6 +57,9 @@ func New(c Config) *Controller {
 	if c.DockGrace == 0 {
 		c.DockGrace = 12 * time.Second
 	}
+	if c.Limits.Host == 0 {
+		c.Limits.Host = steps.DefaultLimits().Host
+	}
 	k := &Controller{c: c}
 	k.elector = &db.Elector{Store: c.Store, Address: c.Address, TTL: c.LeaseTTL, Lead: k.lead}
 	return k

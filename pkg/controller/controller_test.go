@@ -44,12 +44,18 @@ type memDock struct {
 	changed chan struct{}
 	total   model.Bytes
 	pools   int
+	// hosts are docks that attach, by endpoint; qos is what each export was
+	// bounded to, protocol the pools' access protocol.
+	hosts    map[string]*memHost
+	qos      map[string]drivers.QoS
+	protocol string
+	noHost
 }
 
 func newMemDock(total model.Bytes) *memDock {
 	return &memDock{
 		vols: map[string]drivers.Volume{}, snaps: map[string]drivers.Snapshot{}, exports: map[string]drivers.LiveExport{},
-		seqs: map[string][2]int64{}, room: total, total: total, changed: make(chan struct{}), pools: 1,
+		seqs: map[string][2]int64{}, hosts: map[string]*memHost{}, qos: map[string]drivers.QoS{}, room: total, total: total, changed: make(chan struct{}), pools: 1,
 	}
 }
 
@@ -237,10 +243,14 @@ func (m *memDock) Export(_ context.Context, c fleet.Call, _ string, r drivers.Ex
 		}
 	}
 	m.exports[r.AttachmentID] = drivers.LiveExport{AttachmentID: r.AttachmentID, VolumeID: r.Volume.ID}
+	m.qos[r.AttachmentID] = r.QoS
+	for _, x := range r.Host.InitiatorsFor(r.Protocol) {
+		m.exports[r.AttachmentID] = drivers.LiveExport{AttachmentID: r.AttachmentID, VolumeID: r.Volume.ID, Detail: x.PortName}
+	}
 	if lost {
 		return model.Connection{}, errLost
 	}
-	return model.Connection{Type: "local", Data: map[string]any{"devicePath": "/dev/x"}}, nil
+	return model.Connection{Type: "iscsi", Data: map[string]any{"targetLun": 1, "authPassword": "hush"}}, nil
 }
 
 func (m *memDock) Unexport(_ context.Context, c fleet.Call, _ string, r drivers.ExportRef) error {
@@ -250,6 +260,13 @@ func (m *memDock) Unexport(_ context.Context, c fleet.Call, _ string, r drivers.
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lost, err := m.enter(c, r.AttachmentID)
+	if err == nil && !r.Force {
+		for _, h := range m.hosts {
+			if h.has(r.AttachmentID) {
+				return model.Errorf(model.KindBusy, "the host is still connected")
+			}
+		}
+	}
 	if err == nil {
 		delete(m.exports, r.AttachmentID)
 		if lost {
@@ -292,23 +309,40 @@ func (m *memDock) ListExports(_ context.Context, _ fleet.Call, _ string, p drive
 	return page(m.exports, p), nil
 }
 
-// Dial gives the dock itself.
-func (m *memDock) Dial(string) (fleet.Remote, error) { return m, nil }
+// Dial gives the dock itself, or the host at an endpoint.
+func (m *memDock) Dial(endpoint string) (fleet.Remote, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if h, ok := m.hosts[endpoint]; ok {
+		return h, nil
+	}
+	return m, nil
+}
 
 // Live is the dock's session.
 func (m *memDock) Live() []fleet.Session {
+	var out []fleet.Session
+	m.mu.Lock()
+	for ep, h := range m.hosts {
+		if !h.down.Load() {
+			out = append(out, fleet.Session{DockID: h.id, Name: h.id, NodeID: h.node, Endpoint: ep, Type: model.DockAttacher,
+				Initiators: h.initiators, Addresses: []string{"10.0.0.9"}, LastBeat: time.Now()})
+		}
+	}
+	m.mu.Unlock()
 	if m.down.Load() {
-		return nil
+		return out
 	}
 	s := fleet.Session{DockID: "d1", Name: "d1", Endpoint: "127.0.0.1:1", Type: "provisioner", Backends: []string{"b:mem"}, LastBeat: time.Now()}
 	for i := range m.pools {
 		s.Pools = append(s.Pools, fleet.Pool{
 			Backend: "b", Driver: "mem",
 			Abilities: []string{model.AbilityExpand, model.AbilityExpandLive, model.AbilitySnapshot, model.AbilityClone, model.AbilityRevert, model.AbilityExport},
-			Pool:      drivers.Pool{ID: fmt.Sprintf("p%d", i), Name: fmt.Sprintf("pool%d", i), Total: m.total, Free: m.total, OverProvisioning: 1, StorageType: "block", AvailabilityZone: "default"},
+			Pool: drivers.Pool{ID: fmt.Sprintf("p%d", i), Name: fmt.Sprintf("pool%d", i), Total: m.total, Free: m.total, OverProvisioning: 1, StorageType: "block", AvailabilityZone: "default", MultiAttach: true,
+				Extras: model.PoolExtras{IOConnectivity: model.IOConnectivity{AccessProtocol: m.protocol, MaxIOPS: 1000, MaxBWS: 100}}},
 		})
 	}
-	return []fleet.Session{s}
+	return append(out, s)
 }
 
 // Changed never fires: the fleet looks every second anyway.
@@ -322,7 +356,10 @@ type rig struct {
 	stop func()
 }
 
-func newRig(t testing.TB, total model.Bytes) *rig {
+func newRig(t testing.TB, total model.Bytes) *rig { t.Helper(); return newRigFor(t, total, "") }
+
+// newRigFor is newRig with pools of an access protocol.
+func newRigFor(t testing.TB, total model.Bytes, protocol string) *rig {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -331,6 +368,7 @@ func newRig(t testing.TB, total model.Bytes) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, s: s, dock: newMemDock(total)}
+	r.dock.protocol = protocol
 	r.start()
 	t.Cleanup(func() { r.stop(); s.Close() })
 	r.commit((&db.Txn{Label: "x"}).Create(&model.Profile{Meta: model.Meta{ID: "prof", Name: "default_block"}, StorageType: "block"}))
@@ -398,7 +436,16 @@ func (r *rig) request(id string, kind model.TaskKind, f func(*model.Volume)) boo
 
 func (r *rig) quiet() {
 	r.t.Helper()
-	r.until(func() bool { return len(r.s.ActiveTasks()) == 0 }, "no task is active")
+	for range 3000 {
+		if len(r.s.ActiveTasks()) == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	for _, x := range r.s.ActiveTasks() {
+		r.t.Logf("%s %s: %s, %+v", x.Res(), x.Base().ID, x.GetStatus(), x.CurrentTask())
+	}
+	r.t.Fatal("never: no task is active")
 }
 
 func (r *rig) healthy() {

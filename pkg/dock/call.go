@@ -32,23 +32,54 @@ type call struct {
 // mutates says whether the op changes something; those that do must be fenced.
 func (o op) mutates() bool {
 	switch o {
-	case opGetVolume, opListVolumes, opGetSnapshot, opListSnapshots, opListExports:
+	case opGetVolume, opListVolumes, opGetSnapshot, opListSnapshots, opListExports, opListDevices:
 		return false
 	}
 	return true
 }
 
-// run takes one call through the fence, the locks and the slots to the driver. It
-// answers by the deadline of ctx at the latest; what it holds is given back when
-// fn has ended.
-func run[T any](ctx context.Context, d *Dock, c call, fn func(context.Context, drivers.Driver) (T, error)) (out T, err error) {
+// urgent says whether the op may use the slots that are kept free: creates must
+// not hold up attaching, nor attaching hold up the end of what is attached.
+func (o op) urgent() bool {
+	switch o {
+	case opExport, opUnexport, opDetach:
+		return true
+	}
+	return false
+}
+
+// run takes one call to the driver of its backend.
+func run[T any](ctx context.Context, d *Dock, c call, fn func(context.Context, drivers.Driver) (T, error)) (T, error) {
+	return through(ctx, d, c, func() (*service[drivers.Driver], error) {
+		if b := d.backends[c.backend]; b != nil {
+			return &b.service, nil
+		}
+		// Not "notFound": that would say that the volume is gone.
+		return nil, model.Errorf(model.KindUnavailable, "this dock has no backend %q in its configuration", c.backend)
+	}, fn)
+}
+
+// runHere takes one call to this host's connector.
+func runHere[T any](ctx context.Context, d *Dock, c call, fn func(context.Context, Attacher) (T, error)) (T, error) {
+	return through(ctx, d, c, func() (*service[Attacher], error) {
+		if d.connector == nil {
+			return nil, model.Errorf(model.KindUnavailable, "this dock has no connector: set connector.enabled in its configuration, or type attacher")
+		}
+		return &d.connector.service, nil
+	}, fn)
+}
+
+// through takes one call through the fence, the locks and the slots to what
+// serves it. It answers by the deadline of ctx at the latest; what it holds is
+// given back when fn has ended.
+func through[S closer, T any](ctx context.Context, d *Dock, c call, find func() (*service[S], error), fn func(context.Context, S) (T, error)) (out T, err error) {
 	began := time.Now()
 	if d.inFlight.Add(1) > int64(d.cfg.Limits.MaxCalls) {
 		d.inFlight.Add(-1)
 		err = model.Errorf(model.KindUnavailable, "the dock has %d calls in progress already", d.cfg.Limits.MaxCalls)
 	} else {
 		d.metrics.flight.Inc()
-		out, err = pass(ctx, d, c, fn)
+		out, err = pass(ctx, d, c, find, fn)
 		d.metrics.flight.Dec()
 		d.inFlight.Add(-1)
 	}
@@ -60,16 +91,15 @@ func run[T any](ctx context.Context, d *Dock, c call, fn func(context.Context, d
 	return out, nil
 }
 
-func pass[T any](ctx context.Context, d *Dock, c call, fn func(context.Context, drivers.Driver) (T, error)) (out T, err error) {
+func pass[S closer, T any](ctx context.Context, d *Dock, c call, find func() (*service[S], error), fn func(context.Context, S) (T, error)) (out T, err error) {
 	if err := d.checkCaller(c); err != nil {
 		return out, err
 	}
-	b := d.backends[c.backend]
-	if b == nil {
-		// Not "notFound": that would say that the volume is gone.
-		return out, model.Errorf(model.KindUnavailable, "this dock has no backend %q in its configuration", c.backend)
+	sv, err := find()
+	if err != nil {
+		return out, err
 	}
-	drv, done, err := b.driver()
+	impl, done, err := sv.use()
 	if err != nil {
 		return out, err
 	}
@@ -99,7 +129,7 @@ func pass[T any](ctx context.Context, d *Dock, c call, fn func(context.Context, 
 			return out, err
 		}
 	}
-	if p.slot, err = b.slots.take(dctx, c.op == opExport || c.op == opUnexport); err != nil {
+	if p.slot, err = sv.slots.take(dctx, c.op.urgent()); err != nil {
 		return out, err
 	}
 	// The time in the queue is over: is the call still wanted, and still in
@@ -117,7 +147,7 @@ func pass[T any](ctx context.Context, d *Dock, c call, fn func(context.Context, 
 			}
 		}
 	}
-	return begin(ctx, dctx, p, c.op, drv, fn)
+	return begin(ctx, dctx, p, c.op, impl, fn)
 }
 
 // margin is the part of the time left that is kept for the way back.
@@ -131,7 +161,7 @@ type result[T any] struct {
 }
 
 // begin runs fn and answers when it ends, or when ctx does.
-func begin[T any](ctx, dctx context.Context, p *permit, o op, drv drivers.Driver, fn func(context.Context, drivers.Driver) (T, error)) (out T, err error) {
+func begin[S, T any](ctx, dctx context.Context, p *permit, o op, impl S, fn func(context.Context, S) (T, error)) (out T, err error) {
 	ch := make(chan result[T], 1)
 	p.begun = true
 	go func() {
@@ -146,7 +176,7 @@ func begin[T any](ctx, dctx context.Context, p *permit, o op, drv drivers.Driver
 			ch <- r
 		}()
 		faults.Point(opInfo[o].before)
-		r.out, r.err = fn(dctx, drv)
+		r.out, r.err = fn(dctx, impl)
 		faults.Point(opInfo[o].after)
 	}()
 	select {

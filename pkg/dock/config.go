@@ -11,6 +11,7 @@ import (
 	"github.com/osds-io/osds/internal/conf"
 	"github.com/osds-io/osds/internal/obs"
 	"github.com/osds-io/osds/internal/tlsconf"
+	"github.com/osds-io/osds/pkg/dock/connector"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -18,7 +19,7 @@ import (
 // Config is the configuration of a dock.
 type Config struct {
 	Name             string            `yaml:"name" doc:"The dock's name in lists; empty is the host name."`
-	Type             string            `yaml:"type" doc:"What the dock does; provisioner is the only type."`
+	Type             string            `yaml:"type" doc:"What the dock does: provisioner drives backends, and attaches for its host too if connector.enabled says so; attacher only attaches, and has no backends." oneof:"provisioner,attacher"`
 	Listen           string            `yaml:"listen" doc:"Where osdslet's calls are answered, host:port."`
 	Advertise        string            `yaml:"advertise" doc:"Where osdslet reaches this dock, host:port; empty is listen, which must then name one address."`
 	Osdslets         []string          `yaml:"osdslets" doc:"The registration endpoints of every osdslet, host:port each; the dock keeps a session with all of them."`
@@ -26,6 +27,7 @@ type Config struct {
 	TLS              tlsconf.Files     `yaml:"tls"`
 	InsecureLoopback bool              `yaml:"insecureLoopback" doc:"Work without certificates, on loopback addresses only; for trying osds on one machine."`
 	Backends         []BackendConfig   `yaml:"backends" doc:"What the dock drives."`
+	Connector        connector.Config  `yaml:"connector"`
 	Limits           Limits            `yaml:"limits"`
 	Metadata         map[string]string `yaml:"metadata" doc:"Free words that are shown with the dock."`
 	Log              obs.LogConfig     `yaml:"log"`
@@ -41,8 +43,8 @@ type BackendConfig struct {
 
 // Limits bound what the dock takes on.
 type Limits struct {
-	CallsPerBackend int           `yaml:"callsPerBackend" doc:"How many calls a backend's driver is given at once."`
-	ExportReserve   int           `yaml:"exportReserve" doc:"Further calls per backend that only exports and their removal may use, so that attaching does not wait behind creates."`
+	CallsPerBackend int           `yaml:"callsPerBackend" doc:"How many calls a backend's driver, or the connector, is given at once."`
+	ExportReserve   int           `yaml:"exportReserve" doc:"Further calls per backend, and for the connector, that only exports and their removal may use, and detaching, so that attaching does not wait behind creates."`
 	MaxCalls        int           `yaml:"maxCalls" doc:"How many calls may be in progress or waiting in the whole dock; more are refused as unavailable."`
 	DefaultDeadline time.Duration `yaml:"defaultDeadline" doc:"The deadline of a call that brings none."`
 	Shutdown        time.Duration `yaml:"shutdown" doc:"How long calls in progress may take to end when the dock is stopped."`
@@ -56,10 +58,11 @@ type AdminConfig struct {
 // DefaultConfig holds the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Type:     "provisioner",
-		Listen:   "127.0.0.1:50050",
-		Osdslets: []string{"127.0.0.1:50049"},
-		StateDir: "/var/lib/osds/dock",
+		Type:      model.DockProvisioner,
+		Listen:    "127.0.0.1:50050",
+		Osdslets:  []string{"127.0.0.1:50049"},
+		StateDir:  "/var/lib/osds/dock",
+		Connector: connector.DefaultConfig(),
 		Limits: Limits{
 			CallsPerBackend: 32, ExportReserve: 4, MaxCalls: 2048,
 			DefaultDeadline: time.Minute, Shutdown: 30 * time.Second,
@@ -74,11 +77,8 @@ const maxBackends = 64
 
 // Validate checks everything that can be checked without opening anything.
 func (c *Config) Validate() error {
-	if c.Type == "attacher" {
-		return model.Invalid("type", "attacher is not supported: hosts attach by themselves, with what an attachment's connection says; use provisioner")
-	}
-	if c.Type != "provisioner" {
-		return model.Invalid("type", "%q is unknown, use provisioner", c.Type)
+	if c.Type != model.DockProvisioner && c.Type != model.DockAttacher {
+		return model.Invalid("type", "%q is unknown, use provisioner or attacher", c.Type)
 	}
 	if _, _, err := splitAddr("listen", c.Listen); err != nil {
 		return err
@@ -110,6 +110,9 @@ func (c *Config) Validate() error {
 	if err := c.validateSecurity(); err != nil {
 		return err
 	}
+	if err := c.Connector.Validate(); err != nil {
+		return err
+	}
 	return c.validateBackends()
 }
 
@@ -137,8 +140,11 @@ func (c *Config) validateSecurity() error {
 }
 
 func (c *Config) validateBackends() error {
-	if len(c.Backends) == 0 {
-		return model.Invalid("backends", "must name at least one backend")
+	switch {
+	case c.Type == model.DockAttacher && len(c.Backends) > 0:
+		return model.Invalid("backends", "an attacher has no backends; remove them, or use type provisioner with connector.enabled")
+	case c.Type != model.DockAttacher && len(c.Backends) == 0:
+		return model.Invalid("backends", "must name at least one backend; only a dock of type attacher has none")
 	}
 	if len(c.Backends) > maxBackends {
 		return model.Invalid("backends", "%d are too many, at most %d", len(c.Backends), maxBackends)
@@ -191,6 +197,9 @@ func (c *Config) ValidateDrivers(reg map[string]drivers.Factory) error {
 	}
 	return nil
 }
+
+// attaches says whether the dock attaches for its host.
+func (c *Config) attaches() bool { return c.Type == model.DockAttacher || c.Connector.Enabled }
 
 // name is the dock's name.
 func (c *Config) name() string {

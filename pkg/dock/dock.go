@@ -35,6 +35,8 @@ type Options struct {
 	Version  string
 	Log      *logrus.Logger
 	Registry prometheus.Registerer // nil: no metrics are published
+	// Attacher makes what attaches for this host; nil is package connector.
+	Attacher OpenAttacher
 }
 
 // Dock is the agent of one storage host.
@@ -51,8 +53,10 @@ type Dock struct {
 	instance string
 	backends map[string]*backend
 	order    []string // the backends' names as configured
-	sessions []*session
-	creds    struct {
+	// connector attaches for this host; nil: this dock does not.
+	connector *attachService
+	sessions  []*session
+	creds     struct {
 		server, client credentials.TransportCredentials
 	}
 	identity *tlsconf.Identity // nil: insecure
@@ -62,6 +66,9 @@ type Dock struct {
 
 	mu       sync.Mutex
 	endpoint string // set by Serve
+	// renewed is closed, and replaced, when the dock has to introduce itself
+	// anew: its host has other initiators.
+	renewed chan struct{}
 }
 
 // New checks the configuration and takes the state directory. Close gives it
@@ -79,6 +86,7 @@ func New(o Options) (_ *Dock, err error) {
 	d := &Dock{
 		cfg: o.Config, version: o.Version, log: logrus.NewEntry(o.Log), locks: newLocks(maxRemembered),
 		instance: uuid.NewString(), backends: map[string]*backend{}, care: defaultCare(), times: defaultSession(),
+		renewed: make(chan struct{}),
 	}
 	if err := d.loadCredentials(); err != nil {
 		return nil, err
@@ -89,6 +97,9 @@ func New(o Options) (_ *Dock, err error) {
 	if d.fence, err = openFence(d.cfg.StateDir); err != nil {
 		_ = d.state.close()
 		return nil, err
+	}
+	if d.cfg.attaches() {
+		d.connector = d.newConnector(o.Attacher)
 	}
 	d.metrics = newMetrics(o.Registry, d)
 	for _, bc := range d.cfg.Backends {
@@ -125,17 +136,52 @@ func (d *Dock) loadCredentials() error {
 }
 
 func (d *Dock) newBackend(bc BackendConfig, f drivers.Factory) *backend {
-	b := &backend{
-		cfg: bc, factory: f, dockID: d.state.dockID(),
-		log:   d.log.WithFields(logrus.Fields{"backend": bc.Name, "driver": bc.Driver}),
-		slots: newSlots(d.cfg.Limits.CallsPerBackend, d.cfg.Limits.ExportReserve),
-		tried: make(chan struct{}),
-	}
-	b.dconf = func() (drivers.Config, error) {
+	b := &backend{cfg: bc, dockID: d.state.dockID()}
+	b.what, b.log = "the backend "+bc.Name, d.log.WithFields(logrus.Fields{"backend": bc.Name, "driver": bc.Driver})
+	b.slots, b.tried = newSlots(d.cfg.Limits.CallsPerBackend, d.cfg.Limits.ExportReserve), make(chan struct{})
+	b.maker = func(ctx context.Context) (drivers.Driver, error) {
 		dir, err := d.state.driverDir(bc.Name)
-		return drivers.Config{Backend: bc.Name, Path: bc.Config, StateDir: dir, ClusterID: d.state.clusterID()}, err
+		if err != nil {
+			return nil, err
+		}
+		return f(ctx, drivers.Config{Backend: bc.Name, Path: bc.Config, StateDir: dir, ClusterID: d.state.clusterID()})
 	}
 	return b
+}
+
+func (d *Dock) newConnector(open OpenAttacher) *attachService {
+	if open == nil {
+		open = openConnector
+	}
+	a := &attachService{changed: d.renew}
+	a.what, a.log = "the connector", d.log.WithField("backend", connectorName)
+	a.slots, a.tried = newSlots(d.cfg.Limits.CallsPerBackend, d.cfg.Limits.ExportReserve), make(chan struct{})
+	a.maker = func(ctx context.Context) (Attacher, error) {
+		c := d.cfg.Connector
+		if c.Log = a.log; c.StateDir == "" {
+			var err error
+			if c.StateDir, err = d.state.connectorDir(); err != nil {
+				return nil, err
+			}
+		}
+		return open(ctx, c)
+	}
+	return a
+}
+
+// renew has every session introduce the dock anew.
+func (d *Dock) renew() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	close(d.renewed)
+	d.renewed = make(chan struct{})
+}
+
+// renewal is closed when the next renew is called.
+func (d *Dock) renewal() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.renewed
 }
 
 // ID is the dock's id.
@@ -164,6 +210,10 @@ func (d *Dock) Serve(ctx context.Context, lis net.Listener) error {
 		b.care = d.care
 		wg.Go(func() { b.run(run) })
 	}
+	if d.connector != nil {
+		d.connector.care = d.care
+		wg.Go(func() { d.connector.run(run) })
+	}
 	for _, s := range d.sessions {
 		s.times = d.times
 		wg.Go(func() { d.awaitBackends(run); s.run(run) })
@@ -188,15 +238,23 @@ func (d *Dock) Serve(ctx context.Context, lis net.Listener) error {
 	return err
 }
 
-// awaitBackends waits a while for every backend to be opened, or to fail to be. A
-// dock that introduced itself before would have no pools to show: after a mere
-// restart they would be taken for gone.
+// awaitBackends waits a while for every backend, and the connector, to be opened,
+// or to fail to be. A dock that introduced itself before would have no pools to
+// show, or not its host's initiators: after a mere restart they would be taken for
+// gone.
 func (d *Dock) awaitBackends(ctx context.Context) {
 	limit := time.NewTimer(d.care.firstLook)
 	defer limit.Stop()
+	var tried []chan struct{}
 	for _, b := range d.backends {
+		tried = append(tried, b.tried)
+	}
+	if d.connector != nil {
+		tried = append(tried, d.connector.tried)
+	}
+	for _, t := range tried {
 		select {
-		case <-b.tried:
+		case <-t:
 		case <-limit.C:
 			return
 		case <-ctx.Done():
@@ -244,7 +302,7 @@ func (d *Dock) stopServer(srv *grpc.Server) {
 	}
 }
 
-// closeBackends closes every driver whose calls have ended. Only calls whose time
+// closeBackends closes every driver, and the connector, whose calls have ended. Only calls whose time
 // was over before are waited for here.
 func (d *Dock) closeBackends() error {
 	ctx, cancel := context.WithTimeout(context.Background(), max(d.cfg.Limits.Shutdown/2, time.Second))
@@ -254,8 +312,12 @@ func (d *Dock) closeBackends() error {
 	for i, name := range d.order {
 		wg.Go(func() { errs[i] = d.backends[name].close(ctx) })
 	}
+	var err error
+	if d.connector != nil {
+		err = d.connector.close(ctx)
+	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, err)...)
 }
 
 // clusterFor is the cluster that what a call makes is tagged with.
@@ -272,10 +334,17 @@ func (d *Dock) hello() *dockpb.Hello {
 	endpoint := d.endpoint
 	d.mu.Unlock()
 	meta := map[string]string{"os": runtime.GOOS, "arch": runtime.GOARCH}
+	var names []model.Initiator
+	var addrs []string
+	if d.connector != nil {
+		names, addrs = d.connector.initiators(hostname()), addresses(endpoint)
+		maps.Copy(meta, attacherMetadata(names, addrs))
+	}
 	maps.Copy(meta, d.cfg.Metadata)
 	h := &dockpb.Hello{
 		DockId: d.ID(), Instance: d.instance, Name: d.cfg.name(), NodeId: hostname(), Endpoint: endpoint,
 		Version: d.version, Type: d.cfg.Type, Metadata: meta, ClusterId: d.state.clusterID(),
+		Initiators: dockpb.FromInitiators(names), Addresses: addrs,
 	}
 	for _, name := range d.order {
 		h.Backends = append(h.Backends, name+":"+d.backends[name].cfg.Driver)
@@ -304,10 +373,18 @@ func (d *Dock) beat() *dockpb.DockMessage {
 			m.OutOfService[name] = reason
 		}
 	}
+	if d.connector != nil {
+		up, reason := d.connector.state()
+		set(d.metrics.attach, up)
+		if reason != "" {
+			m.OutOfService[connectorName] = reason
+		}
+	}
 	return m
 }
 
-// Ready is for /readyz: at least one backend and one session must be up.
+// Ready is for /readyz: at least one backend, or the connector, and one session
+// must be up.
 func (d *Dock) Ready(context.Context) []obs.Check {
 	var out []obs.Check
 	anyBackend, anySession := false, false
@@ -315,6 +392,11 @@ func (d *Dock) Ready(context.Context) []obs.Check {
 		up, reason := d.backends[name].state()
 		anyBackend = anyBackend || up
 		out = append(out, obs.Check{Name: "backend/" + name, OK: up && reason == "", Detail: reason, Optional: true})
+	}
+	if d.connector != nil {
+		up, reason := d.connector.state()
+		anyBackend = anyBackend || up && d.cfg.Type == model.DockAttacher
+		out = append(out, obs.Check{Name: "connector", OK: up && reason == "", Detail: reason, Optional: true})
 	}
 	for _, s := range d.sessions {
 		up, detail := s.status()
@@ -327,7 +409,7 @@ func (d *Dock) Ready(context.Context) []obs.Check {
 			Detail: "good until " + d.identity.Expires().UTC().Format(time.RFC3339)})
 	}
 	return slices.Insert(out, 0,
-		obs.Check{Name: "backends", OK: anyBackend, Detail: none(anyBackend, "no backend is in service")},
+		obs.Check{Name: "backends", OK: anyBackend, Detail: none(anyBackend, "nothing that this dock serves is in service")},
 		obs.Check{Name: "sessions", OK: anySession, Detail: none(anySession, "registered with no osdslet")})
 }
 

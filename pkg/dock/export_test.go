@@ -5,6 +5,7 @@ import "time"
 // Quick makes everything that waits wait less, for tests.
 func Quick(d *Dock) {
 	d.care.retryMin, d.care.retryMax, d.care.poolsEvery = time.Millisecond, 5*time.Millisecond, 5*time.Millisecond
+	d.care.namesEvery = 5 * time.Millisecond
 	d.times.retryMin, d.times.retryMax, d.times.refused = time.Millisecond, 10*time.Millisecond, 10*time.Millisecond
 	d.times.beat = 10 * time.Millisecond
 }

@@ -26,6 +26,10 @@ const (
 	opExport
 	opUnexport
 	opListExports
+	opAttach
+	opDetach
+	opResizeDevice
+	opListDevices
 	numOps
 )
 
@@ -44,6 +48,10 @@ var opInfo = [numOps]struct{ name, before, after string }{
 	opExport:         {"export", "dock.export.before", "dock.export.after"},
 	opUnexport:       {"unexport", "dock.unexport.before", "dock.unexport.after"},
 	opListExports:    {"listExports", "dock.listExports.before", "dock.listExports.after"},
+	opAttach:         {"attach", "dock.attach.before", "dock.attach.after"},
+	opDetach:         {"detach", "dock.detach.before", "dock.detach.after"},
+	opResizeDevice:   {"resizeDevice", "dock.resizeDevice.before", "dock.resizeDevice.after"},
+	opListDevices:    {"listDevices", "dock.listDevices.before", "dock.listDevices.after"},
 }
 
 func (o op) String() string { return opInfo[o].name }
@@ -59,6 +67,7 @@ type metrics struct {
 	stuck   prometheus.Gauge
 	backend *prometheus.GaugeVec
 	session *prometheus.GaugeVec
+	attach  prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, d *Dock) *metrics {
@@ -76,6 +85,8 @@ func newMetrics(reg prometheus.Registerer, d *Dock) *metrics {
 		session: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "osds_dock_session_up",
 			Help: "1 if the dock is registered with the osdslet."}, []string{"osdslet"}),
 	}
+	m.attach = prometheus.NewGauge(prometheus.GaugeOpts{Name: "osds_dock_connector_up",
+		Help: "1 if the connector is in service."})
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "osds_dock_call_seconds",
 		Help:    "How long calls took, waiting included.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10)}, []string{"op"})
@@ -87,6 +98,9 @@ func newMetrics(reg prometheus.Registerer, d *Dock) *metrics {
 		reg.MustRegister(m.calls, seconds, m.flight, m.stale, m.stuck, m.backend, m.session,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "osds_dock_epoch",
 				Help: "The highest epoch seen."}, func() float64 { return float64(d.fence.epoch()) }))
+	}
+	if reg != nil && d.connector != nil {
+		reg.MustRegister(m.attach)
 	}
 	if reg != nil && d.identity != nil {
 		reg.MustRegister(obs.CertificateExpiry("tls", d.identity.Expires))

@@ -273,6 +273,10 @@ func (s *server) Export(ctx context.Context, r *dockpb.ExportRequest) (*dockpb.C
 	in := drivers.Export{
 		AttachmentID: r.GetAttachmentId(), Volume: dockpb.ToVolumeRef(r.GetVolume()),
 		MultiAttach: r.GetMultiAttach(), ReadOnly: r.GetReadOnly(), Protocol: r.GetProtocol(),
+		QoS: drivers.QoS{MaxIOPS: r.GetMaxIops(), MaxBytesPerSecond: r.GetMaxBytesPerSecond()},
+	}
+	if in.QoS.MaxIOPS < 0 || in.QoS.MaxBytesPerSecond < 0 {
+		return nil, refuse(model.Invalid("max_iops", "max_iops, max_bytes_per_second: a bound cannot be negative"))
 	}
 	if len(r.GetHost()) > 0 {
 		if err := json.Unmarshal(r.GetHost(), &in.Host); err != nil {
@@ -298,7 +302,7 @@ func (s *server) Unexport(ctx context.Context, r *dockpb.UnexportRequest) (*dock
 	if err != nil {
 		return nil, refuse(err)
 	}
-	in := drivers.ExportRef{AttachmentID: r.GetAttachmentId(), Volume: dockpb.ToVolumeRef(r.GetVolume())}
+	in := drivers.ExportRef{AttachmentID: r.GetAttachmentId(), Volume: dockpb.ToVolumeRef(r.GetVolume()), Force: r.GetForce()}
 	return run(ctx, s.d, c, func(ctx context.Context, drv drivers.Driver) (*dockpb.Empty, error) {
 		e, err := ability[drivers.Exporter](drv, c, "export volumes")
 		if err != nil {

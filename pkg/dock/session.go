@@ -66,6 +66,9 @@ type refusal struct{ reason string }
 
 func (r refusal) Error() string { return "refused: " + r.reason }
 
+// errRenew ends a session because the dock has to introduce itself anew.
+var errRenew = errors.New("the host's initiators have changed")
+
 // run opens the session again and again until ctx ends.
 func (s *session) run(ctx context.Context) {
 	failures := 0
@@ -75,6 +78,11 @@ func (s *session) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			s.set(false, "the dock is stopping")
 			return
+		}
+		if errors.Is(err, errRenew) {
+			// The osdslet takes it for what it is: the same dock again.
+			s.log.WithError(err).Info("introducing the dock anew")
+			continue
 		}
 		if s.answered || time.Since(began) > s.times.silence {
 			failures = 0 // it was up; this is a new trouble
@@ -139,6 +147,7 @@ func (s *session) once(parent context.Context) error {
 	})
 	defer quiet.Stop()
 
+	renew := s.d.renewal() // before hello is made: what changes later is seen
 	stream, err := dockpb.NewRegistryClient(conn).Session(ctx)
 	if err != nil {
 		return sessionError(ctx, err)
@@ -161,7 +170,7 @@ func (s *session) once(parent context.Context) error {
 	beats := make(chan time.Duration, 1)
 	ended := make(chan error, 1)
 	go func() { ended <- s.receive(stream, quiet, beats) }()
-	err = s.send(ctx, stream, s.beatOf(w), beats, ended)
+	err = s.send(ctx, stream, s.beatOf(w), beats, renew, ended)
 	cancel(nil)
 	<-ended
 	return sessionError(ctx, err)
@@ -170,7 +179,7 @@ func (s *session) once(parent context.Context) error {
 // send beats until the session ends. The receiver's end comes through ended,
 // which is left filled for the caller to wait on.
 func (s *session) send(ctx context.Context, stream grpc.BidiStreamingClient[dockpb.DockMessage, dockpb.Welcome],
-	every time.Duration, beats <-chan time.Duration, ended chan error) error {
+	every time.Duration, beats <-chan time.Duration, renew <-chan struct{}, ended chan error) error {
 	t := time.NewTimer(every)
 	defer t.Stop()
 	for {
@@ -181,6 +190,8 @@ func (s *session) send(ctx context.Context, stream grpc.BidiStreamingClient[dock
 			} // after io.EOF the receiver has the reason
 			t.Reset(every)
 		case every = <-beats:
+		case <-renew:
+			return errRenew
 		case err := <-ended:
 			ended <- err
 			return err
@@ -249,6 +260,9 @@ func recvError(stream grpc.BidiStreamingClient[dockpb.DockMessage, dockpb.Welcom
 // sessionError prefers the reason why we ended the session to what gRPC made of
 // it.
 func sessionError(ctx context.Context, err error) error {
+	if errors.Is(err, errRenew) {
+		return err
+	}
 	if c := context.Cause(ctx); c != nil && !errors.Is(c, context.Canceled) {
 		return c
 	}

@@ -21,6 +21,7 @@ const (
 	identityFile = "dock.json"
 	fenceFile    = "fence.json"
 	driversDir   = "backends"
+	connectorDir = "connector"
 )
 
 // state is the dock's directory: its identity, the cluster it belongs to, and
@@ -126,6 +127,12 @@ func (s *state) adopt(cluster string) error {
 // driverDir is the directory of one backend's driver, made if need be.
 func (s *state) driverDir(backend string) (string, error) {
 	dir := filepath.Join(s.dir, driversDir, backend)
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// connectorDir is the connector's directory, made if need be.
+func (s *state) connectorDir() (string, error) {
+	dir := filepath.Join(s.dir, connectorDir)
 	return dir, os.MkdirAll(dir, 0o700)
 }
 

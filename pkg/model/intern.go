@@ -21,7 +21,7 @@ func (s *Snapshot) InternStrings(share func(string) string) {
 // InternStrings shares the texts of an attachment, but not those of its task.
 func (a *Attachment) InternStrings(share func(string) string) {
 	a.UserID, a.HostID, a.Status = share(a.UserID), share(a.HostID), Status(share(string(a.Status)))
-	a.AttachMode, a.AccessProtocol = share(a.AttachMode), share(a.AccessProtocol)
+	a.AttachMode, a.AccessProtocol, a.DockID = share(a.AttachMode), share(a.AccessProtocol), share(a.DockID)
 }
 
 // InternStrings shares the texts of a task.

@@ -2,6 +2,7 @@ package model
 
 import (
 	"math"
+	"strings"
 	"time"
 )
 
@@ -21,6 +22,9 @@ const (
 	ResGroup      Resource = "volumeGroups"
 	ResDebt       Resource = "debts"
 	ResLedger     Resource = "ledger"
+	// ResDevice is no record: it names, in debts and in the doctor's findings,
+	// the device that an attachment left on its host.
+	ResDevice Resource = "devices"
 )
 
 // Meta is what every record has. Rev is the etcd modification revision that the
@@ -141,16 +145,22 @@ func (s *Snapshot) Clone() *Snapshot {
 // Attachment is the export of one volume to one host.
 type Attachment struct {
 	Meta
-	VolumeID       string            `json:"volume"`
-	HostID         string            `json:"host"`
-	Status         Status            `json:"status"`
-	StatusReason   string            `json:"reason,omitempty"`
-	Mountpoint     string            `json:"mountpoint,omitempty"`
-	AttachMode     string            `json:"mode,omitempty"`
-	AccessProtocol string            `json:"protocol,omitempty"`
-	Connection     *Connection       `json:"conn,omitempty"`
-	Metadata       map[string]string `json:"metadata,omitempty"`
-	Task           *Task             `json:"task,omitempty"`
+	VolumeID       string      `json:"volume"`
+	HostID         string      `json:"host"`
+	Status         Status      `json:"status"`
+	StatusReason   string      `json:"reason,omitempty"`
+	Mountpoint     string      `json:"mountpoint,omitempty"`
+	AttachMode     string      `json:"mode,omitempty"`
+	AccessProtocol string      `json:"protocol,omitempty"`
+	Connection     *Connection `json:"conn,omitempty"`
+	// DockID is the dock that attaches for the host; empty if the host attaches
+	// by itself. It is stored before the dock is called, and cleared when the
+	// dock has said that the device is gone.
+	DockID string `json:"dock,omitempty"`
+	// DevicePath is the device that the dock made.
+	DevicePath string            `json:"device,omitempty"`
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	Task       *Task             `json:"task,omitempty"`
 }
 
 // Res is ResAttachment.
@@ -241,6 +251,11 @@ func (h *Host) Clone() *Host {
 	return &c
 }
 
+// InitiatorsFor gives the host's names for a protocol.
+func (h *Host) InitiatorsFor(protocol string) []Initiator {
+	return initiatorsFor(h.Initiators, protocol)
+}
+
 // Dock is the agent of one storage host.
 type Dock struct {
 	Meta
@@ -254,15 +269,45 @@ type Dock struct {
 	DriverName string            `json:"driver"`
 	Version    string            `json:"version,omitempty"`
 	Metadata   map[string]string `json:"metadata,omitempty"`
+	// Initiators are the host's names on the storage networks; a dock with any
+	// attaches for its host. Addresses are the host's.
+	Initiators []Initiator `json:"initiators,omitempty"`
+	Addresses  []string    `json:"addresses,omitempty"`
 }
 
 // Res is ResDock.
 func (*Dock) Res() Resource { return ResDock }
 
+// The types of docks. Any dock may attach for its host; an attacher does nothing
+// else.
+const (
+	DockProvisioner = "provisioner"
+	DockAttacher    = "attacher"
+)
+
+// Attaches says whether the dock attaches for its host.
+func (d *Dock) Attaches() bool { return len(d.Initiators) > 0 }
+
+// InitiatorsFor gives the names that the dock's host has for a protocol.
+func (d *Dock) InitiatorsFor(protocol string) []Initiator {
+	return initiatorsFor(d.Initiators, protocol)
+}
+
+func initiatorsFor(list []Initiator, protocol string) (out []Initiator) {
+	for _, x := range list {
+		if strings.EqualFold(x.Protocol, protocol) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // Clone gives a copy that may be changed.
 func (d *Dock) Clone() *Dock {
 	c := *d
 	c.Metadata = cloneMap(d.Metadata)
+	c.Initiators = append([]Initiator(nil), d.Initiators...)
+	c.Addresses = append([]string(nil), d.Addresses...)
 	return &c
 }
 
@@ -338,12 +383,18 @@ const (
 type Debt struct {
 	Meta
 	DockID string `json:"dock"`
+	// PoolID is empty for what is owed on a host that attached.
 	PoolID string `json:"pool"`
-	// What is to be removed: a volume, a snapshot or an export, by its id.
+	// What is to be removed: a volume, a snapshot or an export, by its id; or
+	// the device on the host, by the id of its attachment.
 	Resource Resource `json:"res"`
 	ObjectID string   `json:"object"`
-	// VolumeID is the volume a snapshot or an attachment belongs to.
-	VolumeID    string            `json:"volume,omitempty"`
+	// VolumeID is the volume a snapshot, an attachment or a device belongs to.
+	VolumeID string `json:"volume,omitempty"`
+	// Force is for exports whose host may still be connected: it is cut off.
+	Force bool `json:"force,omitempty"`
+	// Connection is what a device was attached by, without its secrets.
+	Connection  *Connection       `json:"conn,omitempty"`
 	BackendData map[string]string `json:"backend,omitempty"`
 	Reserved    Bytes             `json:"reserved,omitempty"`
 	Reason      string            `json:"reason"`

@@ -15,6 +15,8 @@ const (
 	TaskAttach   TaskKind = "attach"
 	TaskSnapshot TaskKind = "snapshot"
 	TaskSettle   TaskKind = "settle"
+	// TaskResize has a host see a volume's new size.
+	TaskResize TaskKind = "resize"
 )
 
 // TaskState is where a task stands.
@@ -49,6 +51,9 @@ const (
 	StepApply     Step = "apply"     // change it on the backend
 	StepExport    Step = "export"    // export to a host
 	StepUnexport  Step = "unexport"  // end the export
+	StepAttach    Step = "attach"    // have the host's dock make the device
+	StepDetach    Step = "detach"    // have the host's dock take the device away
+	StepResize    Step = "resize"    // have the hosts see the new size
 	StepRemove    Step = "remove"    // remove from the backend
 	StepMembers   Step = "members"   // work on the members of a group
 	StepFinish    Step = "finish"    // write the result
@@ -82,6 +87,10 @@ type Task struct {
 	Deadline time.Time `json:"deadline,omitzero"`
 	// NewSize is the size asked for by extend.
 	NewSize Bytes `json:"newSize,omitempty"`
+	// GrowFS asks for the file system on the volume to grow with it.
+	GrowFS bool `json:"growFS,omitempty"`
+	// Force, of a detach: cut the host off first, whether it answers or not.
+	Force bool `json:"force,omitempty"`
 	// SnapshotID is what revert goes back to.
 	SnapshotID string `json:"snapshot,omitempty"`
 	// Excluded are pools that failed this create and were undone.
@@ -125,7 +134,7 @@ func (t *Task) Clone() *Task {
 var firstStep = map[Resource]map[TaskKind]Step{
 	ResVolume:     {TaskCreate: StepPlace, TaskDelete: StepRemove, TaskExtend: StepReserve, TaskRevert: StepApply},
 	ResSnapshot:   {TaskCreate: StepReserve, TaskDelete: StepRemove},
-	ResAttachment: {TaskCreate: StepExport, TaskDelete: StepUnexport},
+	ResAttachment: {TaskCreate: StepExport, TaskDelete: StepUnexport, TaskResize: StepResize},
 	ResGroup:      {TaskCreate: StepPlace, TaskUpdate: StepMembers, TaskDelete: StepMembers},
 	ResDebt:       {TaskSettle: StepRemove},
 }
@@ -138,6 +147,17 @@ func NewTask(res Resource, kind TaskKind, prev Status, requestID string, now tim
 		ID: NewID(), Kind: kind, State: TaskPending, Step: firstStep[res][kind],
 		CreatedAt: now.UTC(), RequestID: requestID, PrevStatus: prev,
 	}
+}
+
+// NewDetach makes the task that ends an attachment. A host that a dock serves
+// gives its device up first; with force it is cut off first.
+func NewDetach(a *Attachment, force bool, requestID string, now time.Time) *Task {
+	t := NewTask(ResAttachment, TaskDelete, a.Status, requestID, now)
+	t.Force = force
+	if a.DockID != "" && !force {
+		t.Step = StepDetach
+	}
+	return t
 }
 
 // Begin moves the task to a step: the one before is entered in the history.

@@ -8,11 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"github.com/osds-io/osds/pkg/client"
@@ -36,6 +35,7 @@ type who string
 const (
 	theLet  who = "osdslet"
 	theDock who = "osdsdock"
+	theHost who = "attacher"
 )
 
 // attempt is one kill: where, in which process, with which driver below.
@@ -77,11 +77,13 @@ type outcome struct {
 	back []string
 }
 
-// rig is one cluster of an osdslet and a dock with both drivers.
+// rig is one cluster of an osdslet and a dock with both drivers, and perhaps a dock
+// that attaches.
 type rig struct {
 	c      *harness.Cluster
 	let    *harness.Let
 	dock   *harness.Dock
+	at     *harness.Dock // nil: hosts attach by themselves
 	cl     *client.Client
 	admin  *client.Client
 	host   string
@@ -100,36 +102,51 @@ func newRig(t *testing.T, drivers []string, traced bool) (*rig, error) {
 	for _, d := range drivers {
 		b := harness.Sample(d, 100)
 		switch d {
-		case "local":
+		case "local", served:
 			b = c.Local(d, 20)
 		case broken:
-			// It says that it has room, and finds that it has none; at times
-			// only when asked again about what it has made already: seldom
-			// enough that a run of lost answers, with a longer pause after
-			// each, does not last for minutes.
-			b.Config += "failures: [{op: create, lost: true, rate: 0.2}, {op: create, kind: exhausted, rate: 1, message: no room after all}]\n"
+			// It says that it has room, and finds that it has none; after
+			// each start only when asked again about what it has made already.
+			b.Config += "failures: [{op: create, lost: true, rate: 1, times: 1}, {op: create, kind: exhausted, rate: 1, message: no room after all}]\n"
 		}
 		backends = append(backends, b)
 	}
 	r.dock = c.AddDock(nil, backends...)
+	if slices.Contains(drivers, served) {
+		r.at = c.AddAttacher(nil)
+	}
 	if traced {
-		r.let.SetFaults("trace:" + r.traceFile(theLet))
-		r.dock.SetFaults("trace:" + r.traceFile(theDock))
+		for _, w := range r.all() {
+			r.process(w).SetFaults("trace:" + r.traceFile(w))
+		}
 	}
 	a := c.Client(client.Config{Retries: -1, AttemptTimeout: 10 * time.Second})
 	r.cl = a.Client
 	r.admin = c.Client(client.Config{}).Client
-	if err := errors.Join(r.let.Start(), r.dock.Start()); err != nil {
-		return nil, err
+	for _, w := range r.all() {
+		if err := r.process(w).Start(); err != nil {
+			return nil, err
+		}
 	}
 	return r, nil
+}
+
+// all are the processes of the cluster.
+func (r *rig) all() []who {
+	if r.at == nil {
+		return []who{theLet, theDock}
+	}
+	return []who{theLet, theDock, theHost}
 }
 
 func (r *rig) traceFile(w who) string { return filepath.Join(r.c.Dir, string(w)+".trace") }
 
 func (r *rig) process(w who) *harness.Process {
-	if w == theLet {
+	switch w {
+	case theLet:
 		return r.let.Process
+	case theHost:
+		return r.at.Process
 	}
 	return r.dock.Process
 }
@@ -170,6 +187,9 @@ func (r *rig) setUp(ctx context.Context, drivers []string) error {
 				return fmt.Errorf("no pool of backend %s", d)
 			}
 		}
+		if r.at != nil {
+			return r.attaches(ctx)
+		}
 		return nil
 	})
 }
@@ -179,8 +199,11 @@ func (r *rig) live(ctx context.Context, driver string, log func(string, ...any))
 	s := &scenario{c: r.cl, poolID: r.pools[driver], hostID: r.host, log: log,
 		ready: func(ctx context.Context) error { return again(ctx, r.let.Ready) }}
 	run := s.run
-	if driver == broken {
+	switch driver {
+	case broken:
 		run = s.refused
+	case served:
+		run = s.served
 	}
 	if err := run(ctx); err != nil {
 		return err
@@ -228,8 +251,12 @@ func (r *rig) clean(ctx context.Context) error {
 		return errors.Join(err, fmt.Errorf("loop devices: %v", l))
 	}
 	var files []string
-	for _, dir := range []string{"volumes", "snapshots", "exports"} {
-		l, err := filepath.Glob(filepath.Join(r.c.Dir, "local", dir, "*"))
+	left := []string{"local/volumes", "local/snapshots", "local/exports", served + "/volumes", served + "/exports"}
+	if r.at != nil {
+		left = append(left, filepath.Base(r.at.StateDir)+"/connector")
+	}
+	for _, dir := range left {
+		l, err := filepath.Glob(filepath.Join(r.c.Dir, dir, "*"))
 		if err != nil {
 			return err
 		}
@@ -358,11 +385,11 @@ func dryRun(t *testing.T, drivers []string, driver string) []attempt {
 	}
 	pass()
 	firstOrder, first := map[who][]string{}, map[who]map[string]int{}
-	for _, w := range []who{theLet, theDock} {
+	for _, w := range r.all() {
 		firstOrder[w], first[w] = read(w)
 	}
 	var out []attempt
-	for _, w := range []who{theLet, theDock} {
+	for _, w := range r.all() {
 		// This one alone is started again: only it will be.
 		p := r.process(w)
 		p.Kill()
@@ -384,8 +411,7 @@ func dryRun(t *testing.T, drivers []string, driver string) []attempt {
 			}
 		}
 	}
-	r.let.Kill()
-	r.dock.Kill()
+	retire(r)
 	if len(out) < 30 {
 		t.Fatalf("only %d points with driver %s: %v", len(out), driver, out)
 	}
@@ -413,6 +439,13 @@ func TestKillAnywhere(t *testing.T) {
 	}
 	todo = only(todo, os.Getenv("OSDS_KILL_POINT"))
 	t.Logf("%d attempts", len(todo))
+	report(t, tortureTwice(t, drivers, todo, func(string) bool { return true }))
+}
+
+// tortureTwice makes the attempts, and then those on the points that were only
+// reached on the way back, of those that keep wants.
+func tortureTwice(t *testing.T, drivers []string, todo []attempt, keep func(point string) bool) []outcome {
+	t.Helper()
 	results := torture(t, drivers, todo)
 
 	// What is only reached on the way back is tried too: die, and die again
@@ -424,7 +457,7 @@ func TestKillAnywhere(t *testing.T) {
 	var back []attempt
 	for _, o := range results {
 		for _, p := range o.back {
-			if k := string(o.who) + o.driver + p; !known[k] {
+			if k := string(o.who) + o.driver + p; !known[k] && keep(p) {
 				known[k] = true
 				first := o.attempt
 				back = append(back, attempt{who: o.who, driver: o.driver, point: p, nth: 1, after: &first, fresh: o.fresh})
@@ -432,8 +465,7 @@ func TestKillAnywhere(t *testing.T) {
 		}
 	}
 	t.Logf("%d more on the way back", len(back))
-	results = append(results, torture(t, drivers, back)...)
-	report(t, results)
+	return append(results, torture(t, drivers, back)...)
 }
 
 // only keeps the attempts whose name has a text, to look into one.
@@ -481,9 +513,8 @@ func torture(t *testing.T, drivers []string, todo []attempt) []outcome {
 						}
 						if a.fresh {
 							// Before anything was written.
-							r.let.Kill()
-							r.dock.Kill()
-							if err := errors.Join(os.RemoveAll(r.let.Conf["dataDir"].(string)), os.RemoveAll(r.dock.StateDir), r.other(a.who).Start()); err != nil {
+							retire(r)
+							if err := errors.Join(os.RemoveAll(r.let.Conf["dataDir"].(string)), os.RemoveAll(r.dock.StateDir), r.startOthers(a.who)); err != nil {
 								t.Error(err)
 								return
 							}
@@ -511,72 +542,25 @@ func torture(t *testing.T, drivers []string, todo []attempt) []outcome {
 	return out
 }
 
-// other gives the process that is not the one to die.
-func (r *rig) other(w who) *harness.Process {
-	if w == theLet {
-		return r.dock.Process
+// startOthers starts the processes that are not the one to die.
+func (r *rig) startOthers(dies who) error {
+	for _, w := range r.all() {
+		if w == dies {
+			continue
+		}
+		if err := r.process(w).Start(); err != nil {
+			return err
+		}
 	}
-	return r.let.Process
+	return nil
 }
 
 // retire ends a cluster's processes; the rest goes with the test.
 func retire(r *rig) {
-	if r != nil {
-		r.let.Kill()
-		r.dock.Kill()
+	if r == nil {
+		return
 	}
-}
-
-// report prints a table of all points, and fails the test for points that could
-// not be reached again.
-func report(t *testing.T, results []outcome) {
-	t.Helper()
-	sort.SliceStable(results, func(i, j int) bool {
-		a, b := results[i], results[j]
-		if a.who != b.who {
-			return a.who > b.who
-		}
-		if a.driver != b.driver {
-			return a.driver > b.driver
-		}
-		return a.point < b.point || a.point == b.point && a.nth < b.nth
-	})
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 2, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "process\tdriver\tkilled at\thit\tresult\ttook")
-	good, missed := 0, 0
-	for _, o := range results {
-		res := "ok"
-		switch {
-		case o.err != nil:
-			res = "FAILED"
-		case !o.reached:
-			res = "not reached"
-			missed++
-			// The way back differs with how long it took.
-			if o.after == nil && !byChance(o.point) {
-				t.Errorf("%s was reached in the dry run and not again", o.attempt)
-			}
-		default:
-			good++
-		}
-		where := o.point
-		if o.after != nil {
-			where += " (after " + o.after.point + ")"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", o.who, o.driver, where, o.nth, res, o.took.Round(10*time.Millisecond))
+	for _, w := range r.all() {
+		r.process(w).Kill()
 	}
-	_ = w.Flush()
-	t.Logf("%d points, %d killed and recovered, %d not reached again\n%s", len(results), good, missed, b.String())
-}
-
-// byChance says whether a point is reached only when something was late: the
-// note of a failed try, a pool whose figures moved, a dock that was slow to come.
-func byChance(point string) bool {
-	for _, s := range []string{".note.", ".pool.", ".dock.", ".lost."} {
-		if strings.Contains(point, s) {
-			return true
-		}
-	}
-	return false
 }

@@ -24,6 +24,11 @@ type scenario struct {
 	hostID string
 	// ready waits until the server answers again.
 	ready func(ctx context.Context) error
+	// dock says that a dock attaches for the host, and that the volume grows
+	// while it is attached.
+	dock bool
+	// force makes detaching forced.
+	force bool
 	// log is told of what the client sees, for the report of a failure.
 	log func(format string, args ...any)
 }
@@ -205,7 +210,11 @@ func (s *scenario) grow(ctx context.Context, id string, gb int64) error {
 	if err := s.wait(ctx, model.ResVolume, id, client.WaitOptions{TaskID: task}); err != nil {
 		return fmt.Errorf("grow: %w", err)
 	}
-	return s.settled(ctx, id, model.StatusAvailable, gb)
+	want := model.StatusAvailable
+	if s.dock {
+		want = model.StatusInUse
+	}
+	return s.settled(ctx, id, want, gb)
 }
 
 func (s *scenario) revert(ctx context.Context, id, snap string) error {
@@ -286,7 +295,14 @@ func (s *scenario) attach(ctx context.Context, volume string) (string, error) {
 	if at.Status != model.StatusAvailable || at.ConnectionInfo.DriverVolumeType == "" || len(at.ConnectionInfo.Data) == 0 {
 		return "", fmt.Errorf("attach: %s without a connection: %+v", at.Status, at.ConnectionInfo)
 	}
-	return spec.ID, s.settled(ctx, volume, model.StatusInUse, 2)
+	size := int64(2)
+	if s.dock {
+		size = 1
+		if at.DockID == "" || at.ConnectionInfo.Data["devicePath"] == nil {
+			return "", fmt.Errorf("attach: not through the host's dock: %+v", at)
+		}
+	}
+	return spec.ID, s.settled(ctx, volume, model.StatusInUse, size)
 }
 
 func (s *scenario) remove(ctx context.Context, res model.Resource, id string) error {
@@ -319,6 +335,9 @@ func (s *scenario) delete(ctx context.Context, res model.Resource, id string, o 
 		return s.c.Volumes.Delete(ctx, id, o...)
 	case model.ResSnapshot:
 		return s.c.Snapshots.Delete(ctx, id, o...)
+	}
+	if s.force {
+		o = append(o, client.Force())
 	}
 	return s.c.Attachments.Delete(ctx, id, o...)
 }

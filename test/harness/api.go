@@ -142,6 +142,21 @@ func (a *API) WaitPools(n int) []*wire.StoragePoolSpec {
 	return pools
 }
 
+// WaitAttacher waits until a dock that attaches for its host is available.
+func (a *API) WaitAttacher(name string) {
+	a.T.Helper()
+	a.c.Until(Limit, "dock "+name+" attaches", func() error {
+		l, err := a.Docks.Collect(a.Ctx(), client.Query{}.Where("name", name), 0)
+		if err != nil {
+			return err
+		}
+		if len(l) != 1 || l[0].Status != model.StatusAvailable || len(l[0].Initiators) == 0 {
+			return fmt.Errorf("it does not: %+v", l)
+		}
+		return nil
+	})
+}
+
 // Pool gives the pool of a name.
 func (a *API) Pool(name string) *wire.StoragePoolSpec {
 	a.T.Helper()

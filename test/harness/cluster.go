@@ -136,7 +136,7 @@ func (c *Cluster) AddDock(conf Config, backends ...Backend) *Dock {
 	for _, l := range c.Lets {
 		lets = append(lets, l.Registry)
 	}
-	var list []map[string]any
+	list := []map[string]any{}
 	for _, b := range backends {
 		e := map[string]any{"name": b.Name, "driver": b.Driver}
 		if b.Config != "" {
@@ -161,6 +161,13 @@ func (c *Cluster) AddDock(conf Config, backends ...Backend) *Dock {
 	d.Process = c.S.newProcess(c.T, name, c.Dir, c.S.Dock, "--config", d.File)
 	c.Docks = append(c.Docks, d)
 	return d
+}
+
+// AddAttacher makes a dock that only attaches for this machine, and does not start
+// it.
+func (c *Cluster) AddAttacher(conf Config) *Dock {
+	c.T.Helper()
+	return c.AddDock(Config{"type": "attacher"}.With(conf))
 }
 
 // Start starts every process and waits until all are ready: osdslets with a

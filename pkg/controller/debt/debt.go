@@ -9,6 +9,7 @@ import (
 	"github.com/osds-io/osds/pkg/controller/steps"
 	"github.com/osds-io/osds/pkg/controller/task"
 	"github.com/osds-io/osds/pkg/db"
+	"github.com/osds-io/osds/pkg/dock/client"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -20,7 +21,11 @@ var _ task.Handler = (*Handler)(nil)
 
 // Class queues debts apart, by dock.
 func (h *Handler) Class(rec model.Tasked) task.Class {
-	c := h.Bulk(rec.(*model.Debt).PoolID)
+	d := rec.(*model.Debt)
+	c := h.Bulk(d.PoolID)
+	if d.Resource == model.ResDevice {
+		c = h.OnHost(d.DockID)
+	}
 	c.Name, c.Limit = "debt-"+c.Name, 8
 	return c
 }
@@ -38,6 +43,9 @@ func (h *Handler) Step(ctx context.Context, j *task.Job) error {
 }
 
 func (h *Handler) settle(ctx context.Context, d *model.Debt) error {
+	if d.Resource == model.ResDevice {
+		return h.giveUpDevice(ctx, d)
+	}
 	tg, err := h.Fleet.Target(d.PoolID)
 	if err != nil {
 		return err
@@ -51,7 +59,24 @@ func (h *Handler) settle(ctx context.Context, d *model.Debt) error {
 	case model.ResSnapshot:
 		return tg.DeleteSnapshot(ctx, call, tg.Backend, drivers.SnapshotRef{ID: d.ObjectID, VolumeID: d.VolumeID, Pool: tg.Pool.Name, BackendData: d.BackendData})
 	case model.ResAttachment:
-		return tg.Unexport(ctx, call, tg.Backend, drivers.ExportRef{AttachmentID: d.ObjectID, Volume: drivers.VolumeRef{ID: d.VolumeID, Pool: tg.Pool.Name, BackendData: d.BackendData}})
+		return tg.Unexport(ctx, call, tg.Backend, drivers.ExportRef{
+			AttachmentID: d.ObjectID, Volume: drivers.VolumeRef{ID: d.VolumeID, Pool: tg.Pool.Name, BackendData: d.BackendData}, Force: d.Force,
+		})
 	}
 	return model.Errorf(model.KindInternal, "a debt for %q, which nobody knows", d.Resource)
+}
+
+// giveUpDevice has a host that was cut off, or did not answer, give up its device.
+func (h *Handler) giveUpDevice(ctx context.Context, d *model.Debt) error {
+	host, err := h.Fleet.Host(d.DockID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.Limits.Call)
+	defer cancel()
+	r := client.DetachRequest{AttachmentID: d.ObjectID, VolumeID: d.VolumeID, Force: true}
+	if d.Connection != nil {
+		r.Connection = *d.Connection
+	}
+	return host.Detach(ctx, h.Fleet.Call(d.Task), r)
 }

@@ -38,6 +38,7 @@ func (d *Doctor) backends(ctx context.Context) []wire.DoctorCheck {
 		{"orphans", "no backend holds what osds does not know of"},
 		{"ghosts", "every volume and snapshot is on its backend"},
 		{"exports", "live exports and attachments are the same"},
+		{"devices", "what hosts have attached and attachments are the same"},
 	} {
 		c := check(n[0], n[1])
 		names[n[0]] = &c
@@ -93,6 +94,7 @@ func (d *Doctor) compare(ctx context.Context, reach *wire.DoctorCheck, counts ma
 		}
 		held[at] = h
 	}
+	hosts := d.attached(ctx, reach)
 	// The lists are older than the records from here on: what was made in
 	// between is no orphan, because its record names the work.
 	if err := d.Store.Sync(ctx); err != nil {
@@ -104,6 +106,7 @@ func (d *Doctor) compare(ctx context.Context, reach *wire.DoctorCheck, counts ma
 		}
 	}
 	d.ghosts(held, out, counts)
+	d.devices(hosts, out, counts)
 	return out
 }
 

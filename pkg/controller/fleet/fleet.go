@@ -36,6 +36,11 @@ type Remote interface {
 	ListVolumes(ctx context.Context, c Call, backend string, p drivers.Page) ([]drivers.Volume, error)
 	ListSnapshots(ctx context.Context, c Call, backend string, p drivers.Page) ([]drivers.Snapshot, error)
 	ListExports(ctx context.Context, c Call, backend string, p drivers.Page) ([]drivers.LiveExport, error)
+
+	Attach(ctx context.Context, c Call, r client.AttachRequest) (client.Device, error)
+	Detach(ctx context.Context, c Call, r client.DetachRequest) error
+	ResizeDevice(ctx context.Context, c Call, r client.ResizeRequest) (client.Device, error)
+	ListDevices(ctx context.Context, c Call, p drivers.Page) ([]client.Device, error)
 }
 
 // Dialer gives the dock at an endpoint. It connects when first used.
@@ -50,6 +55,10 @@ type Session struct {
 	Metadata                                                map[string]string
 	Pools                                                   []Pool
 	OutOfService                                            map[string]string // backend: why
+	// Initiators are the host's names on the storage networks: a dock with any
+	// attaches for its host. Addresses are the host's.
+	Initiators []model.Initiator
+	Addresses  []string
 	// Epoch is the highest the dock has seen.
 	Epoch int64
 	// LastBeat is when it last said anything.
@@ -265,21 +274,30 @@ func (f *Fleet) Target(poolID string) (*Target, error) {
 	if !ok {
 		return nil, model.Errorf(model.KindUnavailable, "pool %s is not known any more", poolID)
 	}
-	d, ok := f.Store.Docks.Get(p.DockID)
+	r, d, err := f.reach(p.DockID)
+	if err != nil {
+		return nil, err
+	}
+	return &Target{Remote: r, Pool: p, Dock: d, Backend: p.Backend}, nil
+}
+
+// reach finds a dock that is there.
+func (f *Fleet) reach(dockID string) (Remote, *model.Dock, error) {
+	d, ok := f.Store.Docks.Get(dockID)
 	if !ok {
-		return nil, model.Errorf(model.KindUnavailable, "dock %s of pool %s is not known any more", p.DockID, p.Name)
+		return nil, nil, model.Errorf(model.KindUnavailable, "dock %s is not known any more", dockID)
 	}
 	f.mu.Lock()
 	live := f.live[d.ID]
 	f.mu.Unlock()
 	if !live {
-		return nil, model.Errorf(model.KindUnavailable, "dock %s (%s) is not there: %s", d.Name, d.Endpoint, reasonOr(d.Reason, "no session"))
+		return nil, nil, model.Errorf(model.KindUnavailable, "dock %s (%s) is not there: %s", d.Name, d.Endpoint, reasonOr(d.Reason, "no session"))
 	}
 	r, err := f.Dialer.Dial(d.Endpoint)
 	if err != nil {
-		return nil, model.Errorf(model.KindUnavailable, "dock %s (%s): %w", d.Name, d.Endpoint, err)
+		return nil, nil, model.Errorf(model.KindUnavailable, "dock %s (%s): %w", d.Name, d.Endpoint, err)
 	}
-	return &Target{Remote: r, Pool: p, Dock: d, Backend: p.Backend}, nil
+	return r, d, nil
 }
 
 // Call makes the identity of the next call for a task. Later calls have higher

@@ -90,6 +90,10 @@ func (f *Fleet) seen(ctx context.Context, s Session) error {
 		Meta: model.Meta{ID: s.DockID, Name: s.Name, CreatedAt: now},
 		Type: s.Type, Status: model.StatusAvailable, Endpoint: s.Endpoint, NodeID: s.NodeID,
 		DriverName: driverNames(s.Backends), Version: s.Version, Metadata: s.Metadata,
+		Initiators: s.Initiators, Addresses: s.Addresses,
+	}
+	if why := s.OutOfService[connectorOut]; why != "" {
+		want.Reason = "attaching on this host is out of service: " + why
 	}
 	if have, ok := f.Store.Docks.Get(s.DockID); ok {
 		want.CreatedAt, want.UpdatedAt, want.Rev, want.Description = have.CreatedAt, have.UpdatedAt, have.Rev, have.Description
@@ -110,6 +114,10 @@ func (f *Fleet) seen(ctx context.Context, s Session) error {
 	}
 	return f.seenPools(ctx, s)
 }
+
+// connectorOut is the connector's name among what a dock has out of service; no
+// backend can have it.
+const connectorOut = "(connector)"
 
 func (f *Fleet) seenPools(ctx context.Context, s Session) error {
 	now := f.Now().UTC()

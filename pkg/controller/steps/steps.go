@@ -28,6 +28,8 @@ type Limits struct {
 	// Attempts is how often a step may fail with a definite error of unclear
 	// meaning (internal, busy) before it is given up.
 	Attempts int
+	// Host bounds a call to a host's dock that nobody can wait for long.
+	Host time.Duration
 	// PerDock is how many steps run on one dock at a time; as many again may
 	// attach and detach.
 	PerDock int
@@ -37,7 +39,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Create: 10 * time.Minute, Place: 30 * time.Second, Debt: 30 * time.Second,
-		Call: 2 * time.Minute, LongCall: time.Hour, Attempts: 6, PerDock: 128,
+		Call: 2 * time.Minute, LongCall: time.Hour, Host: 30 * time.Second, Attempts: 6, PerDock: 128,
 	}
 }
 
@@ -108,6 +110,17 @@ func (b *Base) Owing(v *model.Volume, parts ...model.Resource) *model.Debt {
 	return nil
 }
 
+// OwingOn gives a debt for a device of a volume that a host is still to give up;
+// nil if there is none. What is attached there anew would look the same to it.
+func (b *Base) OwingOn(dockID, volumeID string) *model.Debt {
+	for _, d := range b.Store.Debts.Where("dockId", dockID, 0) {
+		if d.VolumeID == volumeID && d.Resource == model.ResDevice {
+			return d
+		}
+	}
+	return nil
+}
+
 // Removed judges how a removal went: it is done (neither), it is to be owed
 // because its dock is gone or nothing mends it, or it is to be tried again.
 func (b *Base) Removed(t *model.Task, err error) (owe bool, again error) {
@@ -125,6 +138,11 @@ func (b *Base) Bulk(poolID string) task.Class { return b.class(poolID, "bulk") }
 
 // Attach is the class of attaching and detaching.
 func (b *Base) Attach(poolID string) task.Class { return b.class(poolID, "attach") }
+
+// OnHost is the class of steps that call the dock of a host that attaches.
+func (b *Base) OnHost(dockID string) task.Class {
+	return task.Class{Name: "host/" + dockID, Limit: b.Limits.PerDock}
+}
 
 func (b *Base) class(poolID, kind string) task.Class {
 	dock := "none"
@@ -144,13 +162,30 @@ func (b *Base) Owe(t *db.Txn, d *model.Debt) error {
 	if !ok {
 		return model.Errorf(model.KindInternal, "a debt in pool %s, which is not known", d.PoolID)
 	}
+	d.DockID = p.DockID
+	b.owe(t, d)
+	return nil
+}
+
+// OweDevice adds a debt for the device of an attachment that its host is to give
+// up when its dock returns.
+func (b *Base) OweDevice(t *db.Txn, a *model.Attachment, why string) {
+	if _, ok := b.Store.Docks.Get(a.DockID); !ok {
+		return // given up by an administrator, with all that it owed
+	}
+	b.owe(t, &model.Debt{
+		Meta: model.Meta{TenantID: a.TenantID}, DockID: a.DockID, Resource: model.ResDevice, ObjectID: a.ID, VolumeID: a.VolumeID,
+		Connection: a.Connection.WithoutSecrets(), Reason: why,
+	})
+}
+
+func (b *Base) owe(t *db.Txn, d *model.Debt) {
 	now := b.Now().UTC()
 	d.ID = model.DebtID(d.Resource, d.ObjectID)
 	d.Name = fmt.Sprintf("%s %s", d.Resource, d.ObjectID)
-	d.CreatedAt, d.DockID = now, p.DockID
+	d.CreatedAt = now
 	d.Task = model.NewTask(model.ResDebt, model.TaskSettle, model.StatusDeleting, "", now)
 	t.Create(d)
-	return nil
 }
 
 // Attached is the status that a volume has by its attachments other than one: in

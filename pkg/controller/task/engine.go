@@ -446,7 +446,8 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 }
 
 // The longest pauses between two tries. Each try is a write; a debt may wait for
-// its dock for weeks, nobody waits for it, and it is kicked when the dock is back.
+// its dock for weeks, as may a host that has not seen a new size; nobody waits for
+// them, and they are kicked when the dock is back.
 const (
 	maxPause     = 10 * time.Second
 	maxDebtPause = 30 * time.Second
@@ -455,7 +456,7 @@ const (
 // backoff grows from 200 ms to the longest pause, give or take a fifth.
 func backoff(t *model.Task) time.Duration {
 	most := maxPause
-	if t.Kind == model.TaskSettle {
+	if t.Kind == model.TaskSettle || t.Kind == model.TaskResize {
 		most = maxDebtPause
 	}
 	d := min(200*time.Millisecond<<min(t.Attempts, 20), most)

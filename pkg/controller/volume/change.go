@@ -2,7 +2,11 @@ package volume
 
 import (
 	"context"
+	"sync"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/osds-io/osds/pkg/controller/attachment"
 	"github.com/osds-io/osds/pkg/controller/steps"
 	"github.com/osds-io/osds/pkg/controller/task"
 	"github.com/osds-io/osds/pkg/db"
@@ -13,8 +17,11 @@ import (
 // extend reserves the growth first, in the transaction that says so, and then
 // grows. The backend's own figure decides what happened if it failed.
 func (h *Handler) extend(ctx context.Context, j *task.Job, v *model.Volume) error {
-	if v.Task.Step == model.StepReserve {
+	switch v.Task.Step {
+	case model.StepReserve:
 		return h.reserveGrowth(j, v)
+	case model.StepResize:
+		return h.tellHosts(ctx, j, v)
 	}
 	if v.Task.Cancel && v.Task.Attempts > 0 {
 		return h.look(ctx, j, v, model.Errorf(model.KindConflict, steps.Cancelled))
@@ -106,6 +113,68 @@ func (h *Handler) grown(j *task.Job, got drivers.Volume) error {
 		v.Reserved = v.Size
 		if got.BackendData != nil {
 			v.BackendData = got.BackendData
+		}
+		// Whoever is being attached now commits after this, or was seen here:
+		// the end of an attach writes the volume too.
+		if len(h.served(v)) > 0 {
+			v.Task.Begin(model.StepResize, h.Now())
+			return nil
+		}
+		h.end(v, h.settled(v), nil)
+		return nil
+	})
+}
+
+// served are the volume's live attachments that docks made devices for.
+func (h *Handler) served(v *model.Volume) (out []*model.Attachment) {
+	for _, a := range h.Store.Attachments.Where("volumeId", v.ID, 0) {
+		if a.DockID != "" && a.Status == model.StatusAvailable {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// Bounds of telling hosts of a new size.
+const (
+	tellAtOnce = 16
+	// maxUnseen is how many tasks for hosts fit in one transaction; the rest
+	// are told when the volume grows again, or is attached again.
+	maxUnseen = 100
+)
+
+// tellHosts has the hosts see the new size. The volume has grown already, and who
+// grew it need not wait for a host that does not answer: each of those gets a task
+// of its own attachment.
+func (h *Handler) tellHosts(ctx context.Context, j *task.Job, v *model.Volume) error {
+	unseen := map[string]error{}
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(tellAtOnce)
+	for _, a := range h.served(v) {
+		g.Go(func() error {
+			if err := attachment.Resize(ctx, &h.Base, v.Task, a, v.Size, h.Limits.Host); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				unseen[a.ID] = err
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+	return task.Advance(j, "volume.told", func(v *model.Volume, t *db.Txn) error {
+		n := 0
+		for _, a := range h.served(v) {
+			err := unseen[a.ID]
+			if err == nil || n == maxUnseen {
+				continue
+			}
+			n++
+			c, now := a.Clone(), h.Now()
+			c.StatusReason, c.UpdatedAt = attachment.Unseen(v.Size, err), now.UTC()
+			c.Task = model.NewTask(model.ResAttachment, model.TaskResize, c.Status, v.Task.RequestID, now)
+			c.Task.NewSize, c.Task.GrowFS = v.Size, v.Task.GrowFS
+			t.Update(c)
 		}
 		h.end(v, h.settled(v), nil)
 		return nil

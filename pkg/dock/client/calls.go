@@ -23,6 +23,10 @@ var (
 	export         = newMethod(dockpb.Dock_Export_FullMethodName, "export", false)
 	unexport       = newMethod(dockpb.Dock_Unexport_FullMethodName, "unexport", false)
 	listExports    = newMethod(dockpb.Dock_ListExports_FullMethodName, "listExports", true)
+	attach         = newMethod(dockpb.Dock_Attach_FullMethodName, "attach", false)
+	detach         = newMethod(dockpb.Dock_Detach_FullMethodName, "detach", false)
+	resizeDevice   = newMethod(dockpb.Dock_ResizeDevice_FullMethodName, "resizeDevice", false)
+	listDevices    = newMethod(dockpb.Dock_ListDevices_FullMethodName, "listDevices", true)
 )
 
 // CreateVolume makes a volume in a backend of the dock, as a clone if r has a
@@ -161,6 +165,7 @@ func (c *Client) Export(ctx context.Context, by Call, backend string, r drivers.
 	in := &dockpb.ExportRequest{
 		Call: by.pb(), AttachmentId: r.AttachmentID, Volume: dockpb.VolumeRef(backend, r.Volume),
 		MultiAttach: r.MultiAttach, ReadOnly: r.ReadOnly, Protocol: r.Protocol, Host: host,
+		MaxIops: r.QoS.MaxIOPS, MaxBytesPerSecond: r.QoS.MaxBytesPerSecond,
 	}
 	out := new(dockpb.Connection)
 	if err := c.invoke(ctx, export, in, out); err != nil {
@@ -171,7 +176,7 @@ func (c *Client) Export(ctx context.Context, by Call, backend string, r drivers.
 
 // Unexport ends an export; nil if the backend sees that there is none.
 func (c *Client) Unexport(ctx context.Context, by Call, backend string, r drivers.ExportRef) error {
-	in := &dockpb.UnexportRequest{Call: by.pb(), AttachmentId: r.AttachmentID, Volume: dockpb.VolumeRef(backend, r.Volume)}
+	in := &dockpb.UnexportRequest{Call: by.pb(), AttachmentId: r.AttachmentID, Volume: dockpb.VolumeRef(backend, r.Volume), Force: r.Force}
 	return c.invoke(ctx, unexport, in, new(dockpb.Empty))
 }
 

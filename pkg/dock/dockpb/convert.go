@@ -208,3 +208,21 @@ func FromLiveExport(backend string, e drivers.LiveExport) *LiveExport {
 func ToLiveExport(e *LiveExport) drivers.LiveExport {
 	return drivers.LiveExport{AttachmentID: e.GetAttachmentId(), VolumeID: e.GetVolumeId(), Pool: e.GetPool(), Detail: e.GetDetail()}
 }
+
+// FromInitiators makes the messages of a host's names.
+func FromInitiators(list []model.Initiator) []*Initiator {
+	out := make([]*Initiator, 0, len(list))
+	for _, x := range list {
+		out = append(out, &Initiator{PortName: x.PortName, Protocol: x.Protocol})
+	}
+	return out
+}
+
+// ToInitiators is the reverse of FromInitiators; nil for none.
+func ToInitiators(list []*Initiator) []model.Initiator {
+	var out []model.Initiator
+	for _, x := range list {
+		out = append(out, model.Initiator{PortName: x.GetPortName(), Protocol: x.GetProtocol()})
+	}
+	return out
+}

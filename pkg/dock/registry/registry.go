@@ -78,6 +78,7 @@ type Options struct {
 const (
 	maxPools    = 4096
 	maxMetadata = 64
+	maxNames    = 128
 )
 
 // Registry implements the Registry service.
@@ -411,15 +412,37 @@ func (r *Registry) checkHello(h *dockpb.Hello) string {
 	case h.GetClusterId() != "" && h.GetClusterId() != r.opts.ClusterID:
 		return fmt.Sprintf("this dock belongs to the cluster %s, and this is the cluster %s; stop the dock and run osdsdock --join-cluster %s to move it",
 			h.GetClusterId(), r.opts.ClusterID, r.opts.ClusterID)
-	case h.GetType() != "provisioner":
-		return fmt.Sprintf("docks of type %q are not supported, only provisioner", h.GetType())
+	case h.GetType() != model.DockProvisioner && h.GetType() != model.DockAttacher:
+		return fmt.Sprintf("docks of type %.64q are not supported, only provisioner and attacher", h.GetType())
+	case len(h.GetInitiators()) > maxNames || len(h.GetAddresses()) > maxNames:
+		return fmt.Sprintf("the dock has %d initiators and %d addresses, at most %d of each are taken", len(h.GetInitiators()), len(h.GetAddresses()), maxNames)
 	case len(h.GetMetadata()) > maxMetadata:
 		return fmt.Sprintf("the dock has %d metadata entries, at most %d are taken", len(h.GetMetadata()), maxMetadata)
+	}
+	for _, x := range h.GetInitiators() {
+		if why := checkInitiator(x); why != "" {
+			return why
+		}
 	}
 	host, port, err := net.SplitHostPort(h.GetEndpoint())
 	ip := net.ParseIP(host)
 	if err != nil || host == "" || port == "" || port == "0" || ip != nil && ip.IsUnspecified() {
 		return fmt.Sprintf("the endpoint %.128q is no address that can be dialled; set advertise in the dock's configuration to host:port", h.GetEndpoint())
+	}
+	return ""
+}
+
+// checkInitiator says what is wrong with a name of the dock's host. Such names
+// reach targets' access lists. "local" is for devices that need no network.
+func checkInitiator(x *dockpb.Initiator) string {
+	if x.GetProtocol() == "local" {
+		if n := len(x.GetPortName()); n == 0 || n > 255 {
+			return fmt.Sprintf("the dock's local initiator has a name of %d characters, 1 to 255 are taken", n)
+		}
+		return ""
+	}
+	if err := model.ValidateInitiator(model.Initiator{PortName: x.GetPortName(), Protocol: x.GetProtocol()}); err != nil {
+		return "the dock's initiators: " + err.Error()
 	}
 	return ""
 }

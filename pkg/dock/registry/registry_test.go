@@ -127,21 +127,25 @@ func TestRefused(t *testing.T) {
 		m    *dockpb.DockMessage
 		want string
 	}{
-		"no hello":         {&dockpb.DockMessage{}, "must introduce"},
-		"no id":            {with(func(h *dockpb.Hello) { h.DockId = "../x" }), "not a UUID"},
-		"no instance":      {with(func(h *dockpb.Hello) { h.Instance = "" }), "instance is empty"},
-		"another cluster":  {with(func(h *dockpb.Hello) { h.ClusterId = "c9" }), "--join-cluster c1"},
-		"attacher":         {with(func(h *dockpb.Hello) { h.Type = "attacher" }), "only provisioner"},
-		"no endpoint":      {with(func(h *dockpb.Hello) { h.Endpoint = "" }), "set advertise"},
-		"any address":      {with(func(h *dockpb.Hello) { h.Endpoint = "0.0.0.0:50050" }), "set advertise"},
-		"any v6 address":   {with(func(h *dockpb.Hello) { h.Endpoint = "[::]:50050" }), "set advertise"},
-		"no host":          {with(func(h *dockpb.Hello) { h.Endpoint = ":50050" }), "set advertise"},
-		"no port":          {with(func(h *dockpb.Hello) { h.Endpoint = "10.0.0.1" }), "set advertise"},
-		"port 0":           {with(func(h *dockpb.Hello) { h.Endpoint = "10.0.0.1:0" }), "set advertise"},
-		"a pool twice":     {&dockpb.DockMessage{Hello: hello(dockB, "x"), Pools: []*dockpb.Pool{{Id: "p"}, {Id: "p"}}}, "given twice"},
-		"a pool of no id":  {&dockpb.DockMessage{Hello: hello(dockB, "x"), Pools: []*dockpb.Pool{{}}}, "which is none"},
-		"too many pools":   {&dockpb.DockMessage{Hello: hello(dockB, "x"), Pools: make([]*dockpb.Pool, 5000)}, "at most"},
-		"too many entries": {with(func(h *dockpb.Hello) { h.Metadata = many(100) }), "at most"},
+		"no hello":        {&dockpb.DockMessage{}, "must introduce"},
+		"no id":           {with(func(h *dockpb.Hello) { h.DockId = "../x" }), "not a UUID"},
+		"no instance":     {with(func(h *dockpb.Hello) { h.Instance = "" }), "instance is empty"},
+		"another cluster": {with(func(h *dockpb.Hello) { h.ClusterId = "c9" }), "--join-cluster c1"},
+		"another type":    {with(func(h *dockpb.Hello) { h.Type = "juggler" }), "only provisioner and attacher"},
+		"a bad initiator": {with(func(h *dockpb.Hello) {
+			h.Initiators = []*dockpb.Initiator{{PortName: "iqn.a; reboot", Protocol: "iscsi"}}
+		}), "is not an iSCSI name"},
+		"a local name of nothing": {with(func(h *dockpb.Hello) { h.Initiators = []*dockpb.Initiator{{Protocol: "local"}} }), "1 to 255"},
+		"no endpoint":             {with(func(h *dockpb.Hello) { h.Endpoint = "" }), "set advertise"},
+		"any address":             {with(func(h *dockpb.Hello) { h.Endpoint = "0.0.0.0:50050" }), "set advertise"},
+		"any v6 address":          {with(func(h *dockpb.Hello) { h.Endpoint = "[::]:50050" }), "set advertise"},
+		"no host":                 {with(func(h *dockpb.Hello) { h.Endpoint = ":50050" }), "set advertise"},
+		"no port":                 {with(func(h *dockpb.Hello) { h.Endpoint = "10.0.0.1" }), "set advertise"},
+		"port 0":                  {with(func(h *dockpb.Hello) { h.Endpoint = "10.0.0.1:0" }), "set advertise"},
+		"a pool twice":            {&dockpb.DockMessage{Hello: hello(dockB, "x"), Pools: []*dockpb.Pool{{Id: "p"}, {Id: "p"}}}, "given twice"},
+		"a pool of no id":         {&dockpb.DockMessage{Hello: hello(dockB, "x"), Pools: []*dockpb.Pool{{}}}, "which is none"},
+		"too many pools":          {&dockpb.DockMessage{Hello: hello(dockB, "x"), Pools: make([]*dockpb.Pool, 5000)}, "at most"},
+		"too many entries":        {with(func(h *dockpb.Hello) { h.Metadata = many(100) }), "at most"},
 	} {
 		d := connect(t, addr)
 		if tc.m.Pools != nil {

@@ -458,4 +458,3 @@ func TestRebuild(t *testing.T) {
 	}
 	b.want("delete of the snapshot", b.d.DeleteSnapshot(b.ctx(), ref))
 }
-

@@ -161,13 +161,9 @@ func (s *space) mayExport(ctx context.Context, r drivers.Export, img *image) err
 	return err
 }
 
-// bound sets the image's bounds: those of the export, or the profile's.
+// bound sets the image's bounds to those of the export.
 func (s *space) bound(ctx context.Context, r drivers.Export, img *image) error {
-	want := maps.Clone(img.tag.QoS)
-	if want == nil {
-		want = map[string]string{}
-	}
-	maps.Copy(want, qosMeta(r.QoS))
+	want := qosMeta(r.QoS)
 	have := map[string]string{}
 	for _, k := range []string{qosIOPS, qosBPS} {
 		if v, ok := img.meta[k]; ok {

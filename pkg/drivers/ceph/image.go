@@ -46,11 +46,9 @@ type tag struct {
 	Source  string `json:"source,omitempty"`
 	// Depth is how many parents the image had when it was made; it has fewer
 	// since some of them were cut off.
-	Depth int    `json:"depth,omitempty"`
-	Crypt *crypt `json:"encryption,omitempty"`
-	// QoS is the metadata by which the profile bounds the image.
-	QoS     map[string]string `json:"qos,omitempty"`
-	Created time.Time         `json:"created"`
+	Depth   int       `json:"depth,omitempty"`
+	Crypt   *crypt    `json:"encryption,omitempty"`
+	Created time.Time `json:"created"`
 }
 
 // crypt says how an image is encrypted. Header is how much of the image is not

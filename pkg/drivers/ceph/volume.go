@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -233,15 +234,14 @@ func (s *space) finish(ctx context.Context, m making) (drivers.Volume, error) {
 	if err := step(ctx, m.op()+".filled"); err != nil {
 		return none, err
 	}
-	qos := qosOf(m.Profile)
 	img.tag = tag{Version: 1, ID: m.ID, Name: m.Name, Tenant: m.TenantID, Cluster: m.ClusterID,
-		Source: m.sourceName(), Depth: m.depth, Crypt: m.crypt, QoS: qos, Created: time.Now().UTC()}
+		Source: m.sourceName(), Depth: m.depth, Crypt: m.crypt, Created: time.Now().UTC()}
 	b, err := json.Marshal(img.tag)
 	if err != nil {
 		return none, err
 	}
 	set := map[string]string{tagMeta: string(b)}
-	maps.Copy(set, qos)
+	maps.Copy(set, qosOf(m.Profile))
 	if err := s.setMeta(img.rid, set, inherited); err != nil {
 		return none, err
 	}
@@ -249,13 +249,13 @@ func (s *space) finish(ctx context.Context, m making) (drivers.Volume, error) {
 }
 
 // qosOf gives the image metadata by which librbd's clients hold a profile's
-// bounds. maxBWS is in MB (10^6 bytes) per second.
+// bounds. maxBWS is in MiB per second, as it is when a volume is attached.
 func qosOf(p *model.Profile) map[string]string {
 	if p == nil {
 		return nil
 	}
 	io := p.Provisioning.IOConnectivity
-	return qosMeta(drivers.QoS{MaxIOPS: io.MaxIOPS, MaxBytesPerSecond: io.MaxBWS * 1_000_000})
+	return qosMeta(drivers.QoS{MaxIOPS: io.MaxIOPS, MaxBytesPerSecond: min(io.MaxBWS, math.MaxInt64/int64(model.MiB)) * int64(model.MiB)})
 }
 
 func qosMeta(q drivers.QoS) map[string]string {

@@ -42,9 +42,13 @@ type failure struct {
 	Kind model.Kind `yaml:"kind"`
 	// Rate is the share of the calls, 0 to 1.
 	Rate float64 `yaml:"rate"`
+	// Times is how many of them, from the driver's start; 0 is no bound.
+	Times int `yaml:"times"`
 	// Lost calls are done, but answered with unknownOutcome.
 	Lost    bool   `yaml:"lost"`
 	Message string `yaml:"message"`
+
+	struck int // under Driver.mu
 }
 
 // The operations that latency and failures name.
@@ -151,6 +155,9 @@ func (c *config) Validate() error {
 func (f failure) check() error {
 	if known := append(ops(), anyOp); !slices.Contains(known, f.Op) {
 		return model.Invalid("op", "%q is not an operation; %s", f.Op, meant(f.Op, known))
+	}
+	if f.Times < 0 {
+		return model.Invalid("times", "must not be negative")
 	}
 	if f.Rate < 0 || f.Rate > 1 {
 		return model.Invalid("rate", "must be from 0 to 1, not %v", f.Rate)

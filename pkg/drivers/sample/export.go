@@ -2,6 +2,7 @@ package sample
 
 import (
 	"context"
+	"fmt"
 
 	"go.etcd.io/bbolt"
 
@@ -20,7 +21,7 @@ func (d *Driver) Export(ctx context.Context, r drivers.Export) (model.Connection
 		if err != nil {
 			return err
 		}
-		want := export{Volume: r.Volume.ID, Pool: v.Pool, Host: r.Host.HostName, ReadOnly: r.ReadOnly, Multi: r.MultiAttach}
+		want := export{Volume: r.Volume.ID, Pool: v.Pool, Host: r.Host.HostName, ReadOnly: r.ReadOnly, Multi: r.MultiAttach, QoS: r.QoS}
 		have, ok, err := get[export](tx, bExports, r.AttachmentID)
 		if err != nil {
 			return err
@@ -72,7 +73,20 @@ func (d *Driver) mayShare(tx *bbolt.Tx, r drivers.Export, v volume) error {
 	return nil
 }
 
-// Unexport ends an export.
+// detail describes an export to people.
+func detail(e export) string {
+	s := target(e.Volume)
+	if e.QoS.MaxIOPS > 0 {
+		s += fmt.Sprintf(", at most %d IOPS", e.QoS.MaxIOPS)
+	}
+	if e.QoS.MaxBytesPerSecond > 0 {
+		s += fmt.Sprintf(", at most %s/s", model.Bytes(e.QoS.MaxBytesPerSecond))
+	}
+	return s
+}
+
+// Unexport ends an export. Nobody is connected to a simulated one, so that force
+// makes no difference.
 func (d *Driver) Unexport(ctx context.Context, r drivers.ExportRef) error {
 	if err := r.Check(); err != nil {
 		return err
@@ -100,7 +114,7 @@ func (d *Driver) ListExports(ctx context.Context, p drivers.Page) ([]drivers.Liv
 	var out []drivers.LiveExport
 	err := d.act(ctx, opListExports, func() error {
 		return page(d, bExports, p, func(id string, e export) {
-			out = append(out, drivers.LiveExport{AttachmentID: id, VolumeID: e.Volume, Pool: e.Pool, Detail: target(e.Volume)})
+			out = append(out, drivers.LiveExport{AttachmentID: id, VolumeID: e.Volume, Pool: e.Pool, Detail: detail(e)})
 		})
 	})
 	if err != nil {

@@ -55,6 +55,8 @@ type export struct {
 	Host     string `json:"h,omitempty"`
 	ReadOnly bool   `json:"r,omitempty"`
 	Multi    bool   `json:"m,omitempty"`
+	// QoS is what the export was bounded to when it was made.
+	QoS drivers.QoS `json:"q,omitzero"`
 }
 
 // get reads an object; false if there is none.

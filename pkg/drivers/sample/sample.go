@@ -224,7 +224,8 @@ func (d *Driver) roll(op string) (time.Duration, *failure) {
 	}
 	for i := range d.conf.Failures {
 		f := &d.conf.Failures[i]
-		if (f.Op == op || f.Op == anyOp) && d.rng.Float64() < f.Rate {
+		if (f.Op == op || f.Op == anyOp) && (f.Times == 0 || f.struck < f.Times) && d.rng.Float64() < f.Rate {
+			f.struck++
 			return delay, f
 		}
 	}

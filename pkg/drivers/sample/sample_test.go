@@ -324,3 +324,32 @@ func BenchmarkCreate(b *testing.B) {
 		}
 	})
 }
+
+// What an export is bounded to is accepted, and shown; a forced end is an end.
+func TestExportBounds(t *testing.T) {
+	_, open := backend(t, "pool: {p: {capacity: 1GiB}}")
+	d := open(t).(*Driver)
+	defer d.Close()
+	v := drivers.VolumeRef{ID: "v", Pool: "p"}
+	if _, err := d.CreateVolume(t.Context(), drivers.CreateVolume{ID: "v", Pool: "p", Size: model.MiB}); err != nil {
+		t.Fatal(err)
+	}
+	in := drivers.Export{AttachmentID: "a", Volume: v, Host: model.Host{HostName: "h"}, QoS: drivers.QoS{MaxIOPS: 150, MaxBytesPerSecond: 5 << 20}}
+	if _, err := d.Export(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	in.QoS = drivers.QoS{} // a profile may have changed when the same call comes again
+	if _, err := d.Export(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	l, err := d.ListExports(t.Context(), drivers.Page{Limit: 5})
+	if err != nil || len(l) != 1 || !strings.HasSuffix(l[0].Detail, ", at most 150 IOPS, at most 5 MiB/s") {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if err := d.Unexport(t.Context(), drivers.ExportRef{AttachmentID: "a", Volume: v, Force: true}); err != nil {
+		t.Error(err)
+	}
+	if l, err := d.ListExports(t.Context(), drivers.Page{Limit: 5}); err != nil || len(l) != 0 {
+		t.Errorf("%+v, %v", l, err)
+	}
+}

@@ -19,6 +19,9 @@ type DockSpec struct {
 
 	StatusReason string `json:"statusReason,omitempty"`
 	Version      string `json:"version,omitempty"`
+	// Initiators are its host's names on the storage networks: a dock with any
+	// attaches for the host.
+	Initiators []Initiator `json:"initiators,omitempty"`
 }
 
 // FromDock shows a dock.
@@ -35,7 +38,17 @@ func FromDock(d *model.Dock) *DockSpec {
 		Metadata:     d.Metadata,
 		StatusReason: d.Reason,
 		Version:      d.Version,
+		Initiators:   fromInitiators(d.Initiators),
 	}
+}
+
+// fromInitiators shows a host's names; never null.
+func fromInitiators(list []model.Initiator) []Initiator {
+	out := make([]Initiator, len(list))
+	for i, x := range list {
+		out[i] = Initiator{PortName: x.PortName, Protocol: x.Protocol}
+	}
+	return out
 }
 
 // StoragePoolSpec is a pool.
@@ -171,13 +184,10 @@ func FromHost(h *model.Host) *HostSpec {
 		Port:              h.Port,
 		Username:          h.Username,
 		AvailabilityZones: h.AvailabilityZones,
-		Initiators:        make([]Initiator, len(h.Initiators)),
+		Initiators:        fromInitiators(h.Initiators),
 	}
 	if s.AvailabilityZones == nil {
 		s.AvailabilityZones = []string{}
-	}
-	for i, x := range h.Initiators {
-		s.Initiators[i] = Initiator{PortName: x.PortName, Protocol: x.Protocol}
 	}
 	return s
 }

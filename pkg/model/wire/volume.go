@@ -1,6 +1,10 @@
 package wire
 
-import "github.com/osds-io/osds/pkg/model"
+import (
+	"maps"
+
+	"github.com/osds-io/osds/pkg/model"
+)
 
 // VolumeSpec is a volume.
 type VolumeSpec struct {
@@ -71,6 +75,9 @@ func FromVolume(v *model.Volume) *VolumeSpec {
 // ExtendVolumeSpec is the body of a resize.
 type ExtendVolumeSpec struct {
 	NewSize int64 `json:"newSize"` // GB
+	// GrowFileSystem asks the dock of the host that has the volume attached to
+	// grow the file system on it too.
+	GrowFileSystem bool `json:"growFileSystem,omitempty"`
 }
 
 // RevertSpec is the (optional) body of a snapshot's revert.
@@ -135,6 +142,9 @@ type VolumeAttachmentSpec struct {
 	AccessProtocol string         `json:"accessProtocol,omitempty"`
 	ConnectionInfo ConnectionInfo `json:"connectionInfo"`
 
+	// DockID is the dock that made the device on the host; empty where the
+	// host attaches by itself.
+	DockID       string            `json:"dockId,omitempty"`
 	Metadata     map[string]string `json:"metadata,omitempty"`
 	StatusReason string            `json:"statusReason,omitempty"`
 	TaskID       string            `json:"taskId,omitempty"`
@@ -158,8 +168,21 @@ func (c *ConnectionInfo) Normalize() {
 	c.ExtraProperties = nil
 }
 
-// FromAttachment shows an attachment with its connection data.
+// devicePath is the key of a connection's data for the device on the host.
+const devicePath = "devicePath"
+
+// FromAttachment shows an attachment with its connection data, but without what
+// the host logs in with: for lists, events and whatever is kept.
 func FromAttachment(a *model.Attachment) *VolumeAttachmentSpec {
+	return fromAttachment(a, a.Connection.WithoutSecrets())
+}
+
+// FromAttachmentWithSecrets shows an attachment to the one who attaches.
+func FromAttachmentWithSecrets(a *model.Attachment) *VolumeAttachmentSpec {
+	return fromAttachment(a, a.Connection)
+}
+
+func fromAttachment(a *model.Attachment, conn *model.Connection) *VolumeAttachmentSpec {
 	s := &VolumeAttachmentSpec{
 		Base:           baseOf(&a.Meta),
 		TenantID:       a.TenantID,
@@ -170,13 +193,21 @@ func FromAttachment(a *model.Attachment) *VolumeAttachmentSpec {
 		Mountpoint:     a.Mountpoint,
 		AttachMode:     a.AttachMode,
 		AccessProtocol: a.AccessProtocol,
+		DockID:         a.DockID,
 		Metadata:       a.Metadata,
 		StatusReason:   a.StatusReason,
 		TaskID:         taskID(a.Task),
 	}
-	if a.Connection != nil {
-		s.ConnectionInfo.DriverVolumeType = a.Connection.Type
-		s.ConnectionInfo.Data = a.Connection.Data
+	// While the host's dock is at work the export is nothing to use yet.
+	if conn == nil || a.Status == model.StatusCreating {
+		return s
+	}
+	s.ConnectionInfo.DriverVolumeType, s.ConnectionInfo.Data = conn.Type, conn.Data
+	if a.DevicePath != "" {
+		data := make(map[string]any, len(conn.Data)+1)
+		maps.Copy(data, conn.Data)
+		data[devicePath] = a.DevicePath
+		s.ConnectionInfo.Data = data
 	}
 	return s
 }

@@ -30,10 +30,13 @@ type TaskSpec struct {
 	RequestID string         `json:"requestId,omitempty"`
 	Steps     []TaskStepSpec `json:"steps,omitempty"`
 	// CancelRequested says that a user asked for the task to undo itself.
-	CancelRequested bool     `json:"cancelRequested,omitempty"`
-	NewSize         int64    `json:"newSize,omitempty"` // GB
-	SnapshotID      string   `json:"snapshotId,omitempty"`
-	ExcludedPools   []string `json:"excludedPools,omitempty"`
+	CancelRequested bool  `json:"cancelRequested,omitempty"`
+	NewSize         int64 `json:"newSize,omitempty"` // GB
+	// GrowFileSystem, of a resize; Force, of a detach.
+	GrowFileSystem bool     `json:"growFileSystem,omitempty"`
+	Force          bool     `json:"force,omitempty"`
+	SnapshotID     string   `json:"snapshotId,omitempty"`
+	ExcludedPools  []string `json:"excludedPools,omitempty"`
 	// ResourceStatus and ResourceName save a second question.
 	ResourceName   string       `json:"resourceName,omitempty"`
 	ResourceStatus model.Status `json:"resourceStatus,omitempty"`
@@ -72,6 +75,8 @@ func FromTask(r model.Tasked) *TaskSpec {
 		RequestID:       t.RequestID,
 		CancelRequested: t.Cancel,
 		NewSize:         t.NewSize.GBCeil(),
+		GrowFileSystem:  t.GrowFS,
+		Force:           t.Force,
 		SnapshotID:      t.SnapshotID,
 		ExcludedPools:   t.Excluded,
 		ResourceName:    m.Name,
@@ -126,6 +131,7 @@ type DebtSpec struct {
 	Resource model.Resource `json:"resource"`
 	ObjectID string         `json:"objectId"`
 	VolumeID string         `json:"volumeId,omitempty"`
+	Force    bool           `json:"force,omitempty"`
 	Reserved int64          `json:"reserved"` // bytes
 	Reason   string         `json:"reason"`
 	TaskID   string         `json:"taskId,omitempty"`
@@ -142,6 +148,7 @@ func FromDebt(d *model.Debt) *DebtSpec {
 		Resource: d.Resource,
 		ObjectID: d.ObjectID,
 		VolumeID: d.VolumeID,
+		Force:    d.Force,
 		Reserved: int64(d.Reserved),
 		Reason:   d.Reason,
 		TaskID:   taskID(d.Task),

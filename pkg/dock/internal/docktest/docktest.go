@@ -100,7 +100,13 @@ func (r *Running) Stop() error {
 // be nil.
 func Start(tb testing.TB, cfg dock.Config, drv map[string]drivers.Factory, tune func(*dock.Dock)) *Running {
 	tb.Helper()
-	d, err := dock.New(dock.Options{Config: cfg, Drivers: drv, Log: Logger(tb), Version: "test"})
+	return StartAttacher(tb, cfg, drv, nil, tune)
+}
+
+// StartAttacher is Start with what attaches for the dock's host.
+func StartAttacher(tb testing.TB, cfg dock.Config, drv map[string]drivers.Factory, open dock.OpenAttacher, tune func(*dock.Dock)) *Running {
+	tb.Helper()
+	d, err := dock.New(dock.Options{Config: cfg, Drivers: drv, Attacher: open, Log: Logger(tb), Version: "test"})
 	if err != nil {
 		tb.Fatal(err)
 	}

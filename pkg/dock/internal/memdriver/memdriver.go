@@ -26,6 +26,9 @@ type Driver struct {
 	snaps   map[string]drivers.Snapshot
 	exports map[string]drivers.LiveExport
 	closed  bool
+	// what the last Export and Unexport were asked for
+	exported   drivers.Export
+	unexported drivers.ExportRef
 }
 
 var (
@@ -215,8 +218,16 @@ func (d *Driver) Export(ctx context.Context, r drivers.Export) (model.Connection
 			return model.Connection{}, model.Errorf(model.KindBusy, "the volume is exported as %s", id)
 		}
 	}
+	d.exported = r
 	d.exports[r.AttachmentID] = drivers.LiveExport{AttachmentID: r.AttachmentID, VolumeID: r.Volume.ID, Pool: "mem", Detail: r.Host.HostName}
 	return model.Connection{Type: "local", Data: map[string]any{"devicePath": "/dev/mem/" + r.Volume.ID, "targetLun": 1}}, nil
+}
+
+// Asked gives what the last Export and the last Unexport were asked for.
+func (d *Driver) Asked() (drivers.Export, drivers.ExportRef) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.exported, d.unexported
 }
 
 // Unexport ends an export.
@@ -226,6 +237,7 @@ func (d *Driver) Unexport(ctx context.Context, r drivers.ExportRef) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.unexported = r
 	delete(d.exports, r.AttachmentID)
 	return nil
 }

@@ -1,0 +1,344 @@
+package connector
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/osds-io/osds/internal/faults"
+	"github.com/osds-io/osds/pkg/model"
+)
+
+// The records of open-iscsi: one file for each target and portal, which iscsiadm
+// reads at a login. iscsiadm makes the record, so that what iscsid.conf says
+// holds. Our own values, the secrets above all, are then written into the file:
+// iscsiadm would take them as arguments only, which every user can read.
+
+// recordDirs are where distributions keep the records.
+var recordDirs = []string{"etc/iscsi/nodes", "var/lib/iscsi/nodes"}
+
+// Retries of a first login. iscsid's own default would keep an attach waiting for
+// two minutes.
+const loginRetries = 1
+
+// record makes sure that a portal's record is there; a fresh one is made unless
+// it may be in use and only missing paths are looked after.
+func (i *iscsi) record(ctx context.Context, t *target, p portal, fresh bool) error {
+	if !fresh {
+		if f, err := i.recordFile(p); err == nil && f != "" {
+			return nil
+		}
+		// Without its record the secret is not known here any more.
+		return model.Errorf(model.KindUnavailable, "open-iscsi has no record of %s; attach again", p)
+	}
+	// iscsiadm reads all records whatever it is asked for, and fails over one
+	// that goes meanwhile.
+	unlock, err := i.db.Lock(ctx, "db")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := i.iscsiadm(ctx, nil, 0, "-m", "node", "-T", p.Name, "-p", p.Addr.String(), "-o", "new"); err != nil {
+		return err
+	}
+	f, err := i.recordFile(p)
+	if err != nil {
+		return model.Errorf(model.KindInternal, "open-iscsi's record of %s: %w", p, err)
+	}
+	if f == "" {
+		return model.Errorf(model.KindInternal, "open-iscsi has made no record of %s in %s", p, strings.Join(recordDirs, " or "))
+	}
+	old, err := os.ReadFile(f)
+	if err != nil {
+		return model.Errorf(model.KindInternal, "open-iscsi's record of %s: %w", p, err)
+	}
+	b, err := editRecord(old, p.Name, i.settings(t))
+	if err != nil {
+		return model.Errorf(model.KindInternal, "open-iscsi's record of %s (%s): %w", p, f, err)
+	}
+	if err := replace(f, b); err != nil {
+		return model.Errorf(model.KindInternal, "open-iscsi's record of %s: %w", p, err)
+	}
+	return nil
+}
+
+// setting is one line of a record; an empty value takes the line away.
+type setting struct{ key, value string }
+
+func (i *iscsi) settings(t *target) []setting {
+	lost := i.conf.ReplacementTimeout
+	if i.wantsMap(t) {
+		lost = i.conf.PathTimeout
+	}
+	method := "None"
+	if t.Auth.User != "" {
+		method = "CHAP"
+	}
+	return []setting{
+		// After a restart of the host osds attaches, not open-iscsi: the export
+		// may have been taken away meanwhile.
+		{"node.startup", "manual"},
+		{"node.conn[0].startup", "manual"},
+		{"node.session.nr_sessions", "1"},
+		{"node.session.initial_login_retry_max", strconv.Itoa(loginRetries)},
+		{"node.conn[0].timeo.login_timeout", strconv.Itoa(seconds(i.conf.LoginTimeout))},
+		{"node.session.timeo.replacement_timeout", strconv.Itoa(seconds(lost))},
+		{"node.session.auth.authmethod", method},
+		{"node.session.auth.username", t.Auth.User},
+		{"node.session.auth.password", t.Auth.Password.Reveal()},
+		{"node.session.auth.username_in", t.Auth.UserIn},
+		{"node.session.auth.password_in", t.Auth.PasswordIn.Reveal()},
+	}
+}
+
+// editRecord gives a record with other values.
+func editRecord(old []byte, target string, set []setting) ([]byte, error) {
+	const begin, end = "# BEGIN RECORD", "# END RECORD"
+	if strings.Count(string(old), begin) != 1 || strings.Count(string(old), end) != 1 {
+		return nil, errors.New("is of a form that is not known")
+	}
+	drop := map[string]bool{}
+	for _, s := range set {
+		drop[s.key] = true
+	}
+	var out []string
+	named := false
+	for _, l := range strings.Split(strings.TrimRight(string(old), "\n"), "\n") {
+		k, v, ok := strings.Cut(l, " = ")
+		switch {
+		case strings.HasPrefix(l, end):
+			for _, s := range set {
+				if s.value != "" {
+					out = append(out, s.key+" = "+s.value)
+				}
+			}
+		case ok && drop[k]:
+			continue
+		case ok && k == "node.name":
+			named = v == target
+		}
+		out = append(out, l)
+	}
+	if !named {
+		return nil, errors.New("is of another target")
+	}
+	return []byte(strings.Join(out, "\n") + "\n"), nil
+}
+
+// recordFile is the path of a portal's record; empty if there is none.
+func (i *iscsi) recordFile(p portal) (string, error) {
+	base := p.Addr.Addr().String() + "," + strconv.Itoa(int(p.Addr.Port()))
+	for _, d := range recordDirs {
+		dir := i.h.path(d, p.Name)
+		list, err := os.ReadDir(dir)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		for _, e := range list {
+			if e.Name() != base && !strings.HasPrefix(e.Name(), base+",") {
+				continue
+			}
+			f := filepath.Join(dir, e.Name())
+			if e.IsDir() {
+				f = filepath.Join(f, "default")
+			}
+			if st, err := os.Lstat(f); err == nil && st.Mode().IsRegular() {
+				return f, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// strayPrefix begins the names of our temporary files beside the records. They
+// are not made among the records, where iscsiadm would take them for some.
+const strayPrefix = ".osds-"
+
+// replace writes a record anew, for root's eyes only.
+func replace(file string, b []byte) (err error) {
+	dir := filepath.Dir(file)
+	for filepath.Base(dir) != "nodes" {
+		dir = filepath.Dir(dir)
+	}
+	f, err := os.CreateTemp(filepath.Dir(dir), strayPrefix) // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, werr := f.Write(b)
+	if err = errors.Join(werr, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), file)
+}
+
+// removeStrays removes what a crash has left of replace.
+func (i *iscsi) removeStrays() {
+	for _, d := range recordDirs {
+		list, _ := filepath.Glob(i.h.path(filepath.Dir(d), strayPrefix+"*"))
+		for _, f := range list {
+			if st, err := os.Lstat(f); err == nil && st.Mode().IsRegular() && time.Since(st.ModTime()) > time.Minute {
+				_ = os.Remove(f)
+			}
+		}
+	}
+}
+
+// forget removes the records of a target.
+func (i *iscsi) forget(ctx context.Context, n *note) error {
+	done := map[string]bool{}
+	for _, p := range n.Target.Portals {
+		if done[p.Name] || !i.hasRecords(p.Name) {
+			continue
+		}
+		done[p.Name] = true
+		if err := i.forgetOne(ctx, p.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *iscsi) forgetOne(ctx context.Context, name string) error {
+	unlock, err := i.db.Lock(ctx, "db")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := i.iscsiadm(ctx, nil, exitNoObjects, "-m", "node", "-T", name, "-o", "delete"); err != nil {
+		return err
+	}
+	// What iscsiadm has left: an empty directory at most.
+	for _, d := range recordDirs {
+		_ = os.Remove(i.h.path(d, name))
+	}
+	return nil
+}
+
+func (i *iscsi) hasRecords(name string) bool {
+	for _, d := range recordDirs {
+		if i.h.exists(d, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// logout ends the sessions of a target. The caller has removed the map, or wants
+// the paths cut from under it.
+func (i *iscsi) logout(ctx context.Context, t *target, limit time.Duration) error {
+	if err := i.dialer.settle(ctx, t); err != nil {
+		return err
+	}
+	var errs []error
+	for p, s := range i.h.sessionsOf(t) {
+		c, cancel := context.WithTimeout(ctx, limit)
+		err := i.iscsiadm(c, nil, exitNoObjects, "-m", "session", "-r", s.sid, "--logout")
+		cancel()
+		if err != nil {
+			if now, ok := i.h.sessionsOf(t)[p]; ok && now.sid == s.sid {
+				errs = append(errs, model.Errorf(model.KindOf(err), "logout of %s: %w", p, err))
+			}
+		}
+	}
+	return join(errs)
+}
+
+// teardown ends the sessions of an attachment, and its map first unless the
+// device is being cut off under whoever uses it. Cutting goes on after an error.
+func (i *iscsi) teardown(ctx context.Context, n *note, d disk, shared, cut bool) error {
+	var errs []error
+	if name, _ := i.h.multipathMap(n.WWID); name != "" {
+		if cut {
+			// One that an earlier call has emptied does not know the message.
+			if err := i.mp.stopQueueing(ctx, name); err != nil && len(d.members) > 0 {
+				errs = append(errs, err)
+			}
+		} else if err := i.removeMap(ctx, n); err != nil {
+			return err
+		}
+		faults.Point("connector.detach.unmapped")
+	}
+	switch {
+	case shared && cut:
+		for _, m := range d.members {
+			_ = i.h.write("offline", "sys/block", m, "device/state")
+		}
+		fallthrough
+	case shared:
+		for _, m := range d.members {
+			if err := i.h.write("1", "sys/block", m, "device/delete"); err != nil && i.h.exists("sys/block", m) {
+				errs = append(errs, model.Errorf(model.KindInternal, "removal of %s: %w", m, err))
+			}
+		}
+	case cut:
+		if err := i.logout(ctx, &n.Target, 15*time.Second); err != nil {
+			errs = append(errs, err)
+			// I/O at least is to fail.
+			for _, m := range d.members {
+				_ = i.h.write("offline", "sys/block", m, "device/state")
+			}
+		}
+	default:
+		if err := i.logout(ctx, &n.Target, 30*time.Second); err != nil {
+			return err
+		}
+	}
+	if n.WWID != "" {
+		errs = append(errs, i.mp.unclaim(ctx, n.WWID))
+	}
+	return join(errs)
+}
+
+// join joins errors, and keeps the kind of the first.
+func join(errs []error) error {
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
+	}
+	for _, e := range errs {
+		if e != nil {
+			return model.Errorf(model.KindOf(e), "%w", err)
+		}
+	}
+	return err
+}
+
+// removeMap removes the map of a device that nobody uses. The claim goes first:
+// multipathd would make the map again while its paths are there.
+func (i *iscsi) removeMap(ctx context.Context, n *note) error {
+	if err := i.mp.unclaim(ctx, n.WWID); err != nil {
+		return err
+	}
+	name, _ := i.h.multipathMap(n.WWID)
+	dead := true
+	for _, s := range i.h.sessionsOf(&n.Target) {
+		dead = dead && s.state != "LOGGED_IN"
+	}
+	if name != "" && dead {
+		// What waits for a path, such as udev's first look at the device, would
+		// wait for long. A map that a forced detach has emptied does not know
+		// the message.
+		_ = i.mp.stopQueueing(ctx, name)
+	}
+	if err := i.mp.flush(ctx, n.WWID); err != nil {
+		// It stays what it was.
+		_ = i.mp.claim(ctx, n.WWID)
+		if dead {
+			i.mp.startQueueing(ctx, name)
+		}
+		return err
+	}
+	return nil
+}
