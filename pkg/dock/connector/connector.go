@@ -120,7 +120,7 @@ func open(ctx context.Context, conf Config, h *host) (*Connector, error) {
 	c := &Connector{conf: conf, h: h, notes: s, stuck: map[string]int{}, repairs: map[string]context.CancelFunc{}, repaired: make(chan struct{})}
 	is := &iscsi{h: h, conf: conf, mp: multipath{h}, save: s.put}
 	nv := &nvme{h: h, conf: conf, block: c.block, busy: map[portal]chan struct{}{}}
-	c.proto = map[string]protocol{typeISCSI: is, typeNVMe: nv, typeLocal: &local{h}}
+	c.proto = map[string]protocol{typeISCSI: is, typeNVMe: nv, typeLocal: &local{h}, typeRBD: newRBD(c)}
 	is.removeStrays()
 	if err := nv.name(); err != nil {
 		conf.Log.WithError(err).Warn("this host has no NVMe name, and none could be written")
@@ -201,7 +201,7 @@ func (c *Connector) block(ctx context.Context, what string, f func() error) erro
 // that work here; never empty for a host with any.
 func (c *Connector) Initiators() []model.Initiator {
 	var out []model.Initiator
-	for _, t := range []string{typeISCSI, typeNVMe} {
+	for _, t := range []string{typeISCSI, typeNVMe, typeRBD} {
 		p := c.proto[t]
 		if x, ok := p.initiator(); ok && p.usable() == nil {
 			out = append(out, x)
@@ -337,6 +337,7 @@ func (c *Connector) begin(ctx context.Context, r Request, t target) (n note, isN
 
 func sameNote(a, b note) bool {
 	a.Target.auth, b.Target.auth = chap{}, chap{}
+	a.Target.RBD.secret, b.Target.RBD.secret = "", ""
 	return fmt.Sprint(a) == fmt.Sprint(b)
 }
 
