@@ -44,7 +44,7 @@ func TestParseRBD(t *testing.T) {
 	}{
 		{"name", nil}, {"name", 7}, {"name", "image"}, {"name", "a/b/c/d"}, {"name", "a/"}, {"name", "a/b@c"}, {"name", "-a/b"},
 		{"name", "a/.."}, {"name", "a b/c"}, {"name", "a/b,ro"}, {"name", "a\n/b"}, {"name", "p/" + strings.Repeat("x", 129)},
-		{"hosts", nil}, {"hosts", []string{}}, {"hosts", []string{"mon1"}}, {"hosts", []string{"0.0.0.0:1"}}, {"hosts", []any{1}},
+		{"hosts", nil}, {"hosts", []string{}}, {"hosts", []string{"mon1", "10.0.0.1"}}, {"hosts", []string{"0.0.0.0:1", "10.0.0.1"}}, {"hosts", []any{1}},
 		{"ports", []string{"0"}}, {"ports", []string{"x"}}, {"ports", []string{"1", "2", "3"}},
 		{"auth_username", "a,b"}, {"auth_username", "a b"}, {"keyring", "short"}, {"keyring", "[client.u]\nkey = x\nmon host = y"},
 		{"keyring", testKey + "\nmon host = 1"}, {"fsid", "x"},
