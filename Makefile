@@ -7,6 +7,12 @@ LDFLAGS := -X github.com/osds-io/osds/internal/version.Version=$(VERSION)
 PROGS   := osdslet osdsdock osdsctl
 # The suites of `make test-real`.
 SUITES  ?= e2e chaos
+# Ceph is built in where librbd's headers are (librbd-dev, librados-dev). The second
+# tag tells go-ceph which release they are of; none means a recent one.
+CEPH_HEADER ?= $(firstword $(wildcard /usr/include/rbd/librbd.h /usr/local/include/rbd/librbd.h))
+CEPH_MINOR  := $(if $(CEPH_HEADER),$(shell sed -n 's/^\#define LIBRBD_VER_MINOR *//p' $(CEPH_HEADER)))
+CEPH_TAGS   := $(if $(CEPH_MINOR),ceph ceph_preview $(if $(filter 10 11 12 13 14 15,$(CEPH_MINOR)),octopus,$(if $(filter 16,$(CEPH_MINOR)),pacific,$(if $(filter 17,$(CEPH_MINOR)),quincy))))
+TAGS    ?= $(strip $(CEPH_TAGS))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
@@ -24,7 +30,7 @@ help:
 	@echo 'make proto      generate the dock protocol (needs protoc and its Go plug-ins)'
 
 build:
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGS:%=./cmd/%)
+	$(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGS:%=./cmd/%)
 
 run: build
 	@deploy/dev/run $(BIN)
@@ -36,14 +42,18 @@ lint:
 	$(GO) vet ./...
 	$(GO) vet -tags real ./test/...
 	$(GO) tool staticcheck ./...
+ifneq ($(TAGS),)
+	$(GO) vet -tags '$(TAGS)' ./pkg/drivers/... ./cmd/...
+	$(GO) tool staticcheck -tags '$(TAGS)' ./pkg/drivers/... ./cmd/...
+endif
 
 test-unit:
-	$(GO) test -race -timeout 20m ./...
+	$(GO) test -race -tags '$(TAGS)' -timeout 20m ./...
 
 test-real: build
 	@set -e; for s in $(SUITES); do \
 	  echo "== suite $$s"; \
-	  $(GO) test -tags real -count=1 -timeout 50m -v ./test/$$s/...; \
+	  $(GO) test -tags 'real $(TAGS)' -count=1 -timeout 50m -v ./test/$$s/...; \
 	done
 
 fuzz-short:

@@ -3,6 +3,7 @@ module github.com/osds-io/osds
 go 1.26.0
 
 require (
+	github.com/ceph/go-ceph v0.40.0
 	github.com/getkin/kin-openapi v0.152.0
 	github.com/google/uuid v1.6.0
 	github.com/gorilla/mux v1.8.1

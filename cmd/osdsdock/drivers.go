@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/drivers/ceph"
 	"github.com/osds-io/osds/pkg/drivers/local"
 	"github.com/osds-io/osds/pkg/drivers/sample"
 )
@@ -10,6 +11,7 @@ import (
 // that a backend's driver key takes.
 func linked() map[string]drivers.Factory {
 	return map[string]drivers.Factory{
+		"ceph":   ceph.Factory,
 		"local":  local.Factory,
 		"sample": sample.Factory,
 	}
@@ -19,6 +21,7 @@ func linked() map[string]drivers.Factory {
 // nothing else.
 func configChecks() map[string]func(path string) error {
 	return map[string]func(path string) error{
+		"ceph":   ceph.CheckConfig,
 		"local":  local.CheckConfig,
 		"sample": sample.CheckConfig,
 	}

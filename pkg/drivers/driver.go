@@ -84,6 +84,23 @@ type Reverter interface {
 	RevertVolume(ctx context.Context, v VolumeRef, s SnapshotRef) (Volume, error)
 }
 
+// GroupSnapshotter makes snapshots of several volumes of one pool at the same
+// moment. A group snapshot is one object: it is whole with all of its volumes or
+// not there, and its parts are no snapshots that Snapshotter knows.
+type GroupSnapshotter interface {
+	// CreateGroupSnapshot is idempotent by id, like CreateVolume. Volumes in use
+	// are crash-consistent, each and with each other. A volume belongs to at
+	// most one group that has snapshots; another one is busy.
+	CreateGroupSnapshot(ctx context.Context, r CreateGroupSnapshot) (GroupSnapshot, error)
+	// GetGroupSnapshot gives a whole group snapshot or notFound.
+	GetGroupSnapshot(ctx context.Context, r GroupSnapshotRef) (GroupSnapshot, error)
+	// DeleteGroupSnapshot is idempotent, like DeleteVolume.
+	DeleteGroupSnapshot(ctx context.Context, r GroupSnapshotRef) error
+	// RevertGroup puts all the volumes back, as RevertVolume does one; all of
+	// them keep their sizes. Interrupted, it is completed by the same call again.
+	RevertGroup(ctx context.Context, r GroupSnapshotRef) error
+}
+
 // Exporter makes a volume reachable from one host.
 type Exporter interface {
 	// Export is idempotent by attachment id. A second export of a volume that
@@ -183,6 +200,23 @@ type Snapshot struct {
 	BackendData         map[string]string
 	TenantID, ClusterID string
 	Incomplete          bool
+}
+
+// CreateGroupSnapshot asks for a snapshot of all of a group's volumes.
+type CreateGroupSnapshot struct {
+	ID, GroupID, Name, Pool string
+	Volumes                 []VolumeRef
+	TenantID, ClusterID     string
+}
+
+// GroupSnapshotRef names a group snapshot.
+type GroupSnapshotRef struct{ ID, GroupID, Pool string }
+
+// GroupSnapshot is a group snapshot as the backend has it.
+type GroupSnapshot struct {
+	ID, GroupID, Pool   string
+	VolumeIDs           []string
+	TenantID, ClusterID string
 }
 
 // Export asks for an export.
