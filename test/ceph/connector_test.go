@@ -58,7 +58,7 @@ func newHost(t *testing.T) *host {
 
 func (h *host) open() {
 	h.Helper()
-	c, err := connector.New(h.Context(), connector.Config{StateDir: filepath.Join(h.dir, "state"), RBD: connector.RBDFuse})
+	c, err := connector.New(h.Context(), connector.Config{StateDir: filepath.Join(h.dir, "state"), RBD: connector.RBDFuse, CephDir: lab.Dir})
 	if err != nil {
 		h.Fatal(err)
 	}

@@ -184,7 +184,7 @@ func (c *Cluster) create(ctx context.Context) error {
 	return err
 }
 
-func (c *Cluster) keyring(name string) string { return filepath.Join(c.Dir, name+".keyring") }
+func (c *Cluster) keyring(name string) string { return filepath.Join(c.Dir, "ceph."+name+".keyring") }
 
 // CreatePool makes a pool for RBD.
 func (c *Cluster) CreatePool(ctx context.Context, name string) error {

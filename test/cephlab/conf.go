@@ -36,7 +36,7 @@ func (c *Cluster) writeConf() error {
 		{"auth client required", "cephx"},
 		{"auth allow insecure global id reclaim", "false"},
 		{"mon warn on insecure global id reclaim allowed", "false"},
-		{"keyring", filepath.Join(c.Dir, "$name.keyring")},
+		{"keyring", filepath.Join(c.Dir, "$cluster.$name.keyring")},
 		{"run dir", filepath.Join(c.Dir, "run")},
 		{"crash dir", filepath.Join(c.Dir, "crash")},
 		{"log to syslog", "false"},

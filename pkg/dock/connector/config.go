@@ -41,6 +41,7 @@ type Config struct {
 	ReconnectDelay     time.Duration `yaml:"reconnectDelay" doc:"The pause between these attempts."`
 	KeepAlive          time.Duration `yaml:"keepAlive" doc:"The keep-alive timeout of NVMe controllers: a path that is silent for that long is lost."`
 	RBD                string        `yaml:"rbd" oneof:"auto,kernel,nbd,fuse" doc:"How images of Ceph become devices: kernel (its rbd driver), nbd (rbd-nbd), or fuse (rbd-fuse and a loop device); auto takes the first of them that works here. Volumes that are attached stay as they are."`
+	CephDir            string        `yaml:"cephDir" doc:"Where this host's Ceph keyrings are, ceph.client.USER.keyring or ceph.keyring: exports bring no keys."`
 	RepairInterval     time.Duration `yaml:"repairInterval" doc:"How often portals that could not be reached when a volume was attached are tried again."`
 
 	// Log may be nil.
@@ -58,6 +59,7 @@ func DefaultConfig() Config {
 		ReconnectDelay:     2 * time.Second,
 		KeepAlive:          5 * time.Second,
 		RBD:                RBDAuto,
+		CephDir:            "/etc/ceph",
 		RepairInterval:     30 * time.Second,
 	}
 }
@@ -76,6 +78,9 @@ func (c *Config) Validate() error {
 	}
 	if c.StateDir != "" && !filepath.IsAbs(c.StateDir) {
 		return model.Invalid("connector.stateDir", "%q must be an absolute path", c.StateDir)
+	}
+	if c.CephDir != "" && !filepath.IsAbs(c.CephDir) {
+		return model.Invalid("connector.cephDir", "%q must be an absolute path", c.CephDir)
 	}
 	for _, d := range []struct {
 		key      string
@@ -108,6 +113,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RBD == "" {
 		c.RBD = d.RBD
+	}
+	if c.CephDir == "" {
+		c.CephDir = d.CephDir
 	}
 	for _, x := range []struct{ v, def *time.Duration }{
 		{&c.LoginTimeout, &d.LoginTimeout}, {&c.ReplacementTimeout, &d.ReplacementTimeout},

@@ -91,10 +91,10 @@ func (r *rbd) connect(ctx context.Context, n *note, fresh bool) (warn string, er
 	}
 	key := n.Target.RBD.secret
 	if key == "" {
-		key = r.h.hostSecret(n.Target.RBD.User)
+		key = r.h.hostSecret(r.conf.CephDir, n.Target.RBD.User)
 	}
 	if key == "" {
-		return "", model.Errorf(model.KindDenied, "there is no key of client.%s: the connection brings none, and /etc/ceph/ceph.client.%s.keyring has none", n.Target.RBD.User, n.Target.RBD.User)
+		return "", model.Errorf(model.KindDenied, "there is no key of client.%s: the connection brings none, and %s/ceph.client.%s.keyring has none", n.Target.RBD.User, r.conf.CephDir, n.Target.RBD.User)
 	}
 	return "", w.connect(ctx, n, key)
 }

@@ -61,6 +61,10 @@ func (i image) monitors() string {
 func (d data) rbd() (target, error) {
 	t := target{Type: typeRBD}
 	i := &t.RBD
+	if enc, _ := d.m["encrypted"].(bool); enc {
+		// The device would show what is encrypted, and let it be overwritten.
+		return t, model.Errorf(model.KindUnsupported, "this host cannot attach an encrypted image of Ceph: no way it knows of makes the plain volume a device")
+	}
 	name, err := d.text("name")
 	if err != nil {
 		return t, err
@@ -169,12 +173,12 @@ func (d data) cephSecret() (model.Secret, error) {
 	return "", nil
 }
 
-// hostSecret gives the key of a user that the host itself has, in the places
-// where Ceph's own clients look.
-func (h *host) hostSecret(user string) model.Secret {
+// hostSecret gives the key of a user that the host itself has, in the files in
+// which Ceph's own clients look.
+func (h *host) hostSecret(dir, user string) model.Secret {
 	for _, f := range []string{"ceph.client." + user + ".keyring", "ceph.keyring", "keyring"} {
 		section := ""
-		for _, l := range strings.Split(h.value(filepath.Join("etc/ceph", f)), "\n") {
+		for _, l := range strings.Split(h.value(filepath.Join(dir, f)), "\n") {
 			l = strings.TrimSpace(l)
 			if strings.HasPrefix(l, "[") {
 				section = strings.Trim(l, "[]")

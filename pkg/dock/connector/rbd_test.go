@@ -76,10 +76,10 @@ func TestHostSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &host{root: root}
-	if s := h.hostSecret("osds"); s != testKey {
+	if s := h.hostSecret("/etc/ceph", "osds"); s != testKey {
 		t.Errorf("got %q", s.Reveal())
 	}
-	if s := h.hostSecret("absent"); s != "" {
+	if s := h.hostSecret("/etc/ceph", "absent"); s != "" {
 		t.Errorf("a key of another: %q", s.Reveal())
 	}
 }
