@@ -7,12 +7,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -370,6 +365,36 @@ func TestPurgeOfParent(t *testing.T) {
 	}
 }
 
+// A revert to a snapshot that is smaller shrinks the image for a while. Broken off
+// then, the volume still says its size, and the same call again makes it whole.
+func TestRevertBrokenOff(t *testing.T) {
+	b := newBed(t, "trashDelay: 0s", "")
+	v := b.volume()
+	b.write(v, 1, 0)
+	snap := drivers.CreateSnapshot{ID: model.NewID(), Volume: v}
+	_, err := b.d.CreateSnapshot(b.ctx(), snap)
+	b.want("snapshot", err)
+	_, err = b.d.ExpandVolume(b.ctx(), v, 2*testSize)
+	b.want("expand", err)
+	b.write(v, 2, int64(testSize))
+	img, err := b.o.open(v.ID)
+	b.want("open", err)
+	b.want("note", img.SetMetadata(revertMeta, itoa(int64(2*testSize))))
+	b.want("rollback", img.GetSnapshot(snapName(snap.ID)).Rollback())
+	b.want("close", img.Close())
+	got, err := b.d.GetVolume(b.ctx(), v)
+	if b.want("get", err); got.Size != 2*testSize {
+		t.Errorf("in between it says %s", got.Size)
+	}
+	ref := drivers.SnapshotRef{ID: snap.ID, VolumeID: v.ID, Pool: "p"}
+	if got, err = b.d.RevertVolume(b.ctx(), v, ref); err != nil || got.Size != 2*testSize {
+		t.Errorf("%+v, %v", got, err)
+	}
+	b.has(v, 1, 0)
+	b.has(v, 0, int64(testSize))
+	b.want("delete of the snapshot", b.d.DeleteSnapshot(b.ctx(), ref))
+}
+
 // Images of others are left alone, whatever their names.
 func TestForeignImages(t *testing.T) {
 	b := newBed(t, "trashDelay: 0s", "")
@@ -434,121 +459,3 @@ func TestRebuild(t *testing.T) {
 	b.want("delete of the snapshot", b.d.DeleteSnapshot(b.ctx(), ref))
 }
 
-// A client that was blocklisted connects anew by itself.
-func TestReconnect(t *testing.T) {
-	b := newBed(t, "trashDelay: 0s", "")
-	l, err := b.d.links.get(b.ctx())
-	b.want("link", err)
-	b.d.links.put(l, false)
-	for _, a := range l.addrs {
-		b.want("blocklist", (&link{conn: b.o.conn}).blocklist(a, time.Minute))
-	}
-	v := b.volume()
-	if _, err := b.d.GetVolume(b.ctx(), v); err != nil {
-		t.Error(err)
-	}
-	now, err := b.d.links.get(b.ctx())
-	b.want("link", err)
-	b.d.links.put(now, false)
-	if now == l {
-		t.Error("the connection is still the one that was cut off")
-	}
-}
-
-// While the OSD does not answer, calls end with their deadlines, and beyond a
-// bound they are refused at once. Afterwards all is as before.
-func TestStuckCluster(t *testing.T) {
-	b := newBed(t, "trashDelay: 0s\nopTimeout: 20s", "")
-	v := b.volume()
-	pid := osdPID(t)
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	going := sync.OnceFunc(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
-	defer going()
-	short := func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-		defer cancel()
-		_, err := b.d.GetVolume(ctx, v)
-		return err
-	}
-	b.want("a call on a cluster that does not answer", short(), model.KindUnknownOutcome)
-	var wg sync.WaitGroup
-	for range 2 * maxLate {
-		wg.Go(func() { _ = short() })
-	}
-	wg.Wait()
-	b.want("a call beyond the bound", short(), model.KindUnavailable)
-	if n := len(b.d.calls.slots); n > maxCalls {
-		t.Errorf("%d calls are under way", n)
-	}
-	going()
-	b.eventually("calls after the cluster is back", func() (bool, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_, err := b.d.GetVolume(ctx, v)
-		if err != nil && !model.IsKind(err, model.KindUnknownOutcome, model.KindUnavailable) {
-			return false, err
-		}
-		return err == nil, nil
-	})
-	b.eventually("no call is late", func() (bool, error) { return b.d.calls.late.Load() == 0, nil })
-}
-
-// osdPID finds the one OSD of a test cluster by the file beside its
-// configuration.
-func osdPID(t *testing.T) int {
-	t.Helper()
-	file := filepath.Join(filepath.Dir(needCluster(t)), "run", "osd.0.pid")
-	p, err := os.ReadFile(file)
-	if err != nil {
-		t.Skipf("the OSD's process is not known: %v", err)
-	}
-	var pid int
-	if _, err := fmt.Sscan(string(p), &pid); err != nil || pid <= 1 {
-		t.Fatalf("%s: %q", file, p)
-	}
-	return pid
-}
-
-// A cluster that cannot be reached is an error in bounded time.
-func TestUnreachable(t *testing.T) {
-	dir := t.TempDir()
-	cf := filepath.Join(dir, "ceph.conf")
-	// Nobody listens there: the port is the discard service's.
-	text := "[global]\nfsid = 11111111-2222-3333-4444-555555555555\nmon host = 127.0.0.1:9\nkeyring = " + filepath.Join(dir, "k") + "\n"
-	for f, s := range map[string]string{cf: text, filepath.Join(dir, "k"): "[client.admin]\n\tkey = AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\n",
-		filepath.Join(dir, "ceph.yaml"): "configFile: " + cf + "\nconnectTimeout: 2s\npool: {p: {}}\n"} {
-		if err := os.WriteFile(f, []byte(s), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	_, err := openAt(ctx, dir)
-	if !model.IsKind(err, model.KindUnavailable) || !strings.Contains(err.Error(), "monitor") {
-		t.Errorf("got %v (%s)", err, model.KindOf(err))
-	}
-	// One that is impatient is answered in its own time.
-	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if _, err := openAt(ctx, dir); !model.IsKind(err, model.KindUnknownOutcome, model.KindUnavailable) {
-		t.Errorf("got %v", err)
-	}
-	if err := os.Remove(cf); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openAt(t.Context(), dir); !model.IsKind(err, model.KindUnavailable) || !strings.Contains(err.Error(), "configFile") {
-		t.Errorf("without the file: %v", err)
-	}
-}
-
-func TestUnknownPoolInCluster(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "ceph.yaml"), fmt.Appendf(nil, "configFile: %s\npool: {nosuch: {}}\n", needCluster(t)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openAt(t.Context(), dir); !model.IsKind(err, model.KindUnavailable) || !strings.Contains(err.Error(), "nosuch") {
-		t.Errorf("got %v", err)
-	}
-}

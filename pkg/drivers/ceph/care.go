@@ -33,8 +33,8 @@ func (d *Driver) wake() {
 	}
 }
 
-// care purges the trash, counts what is not osds's to promise, and notes which
-// clients the hosts have, until ctx ends. Whatever fails is tried again.
+// care purges the trash, finds images that came back, counts what is not osds's
+// to promise, and notes which clients the hosts have, until ctx ends. Whatever fails is tried again.
 func (d *Driver) care(ctx context.Context) {
 	t := time.NewTicker(careEvery)
 	defer t.Stop()
@@ -57,7 +57,7 @@ func (d *Driver) careOnce(ctx context.Context) {
 	dead := false
 	for _, n := range d.names {
 		s := d.space(l, d.pools[n])
-		for _, fn := range []func(context.Context) error{s.purge, s.count, s.noteClients} {
+		for _, fn := range []func(context.Context) error{s.purge, s.rebuild, s.count, s.noteClients} {
 			if err := fn(ctx); cutOff(err) {
 				dead = true
 			}
@@ -115,13 +115,7 @@ func (s *space) purgeOne(ctx context.Context, id string) error {
 	if err := s.partChildren(ctx, id); err != nil {
 		return err
 	}
-	if err := step(ctx, "purge.begin"); err != nil {
-		return err
-	}
 	if err := rbd.TrashRemove(s.io, id, false); err != nil && !absent(err) {
-		return err
-	}
-	if err := step(ctx, "purge.removed"); err != nil {
 		return err
 	}
 	return s.dir.drop(trashKey + id)
@@ -394,14 +388,14 @@ func (s *space) rebuild(ctx context.Context) error {
 }
 
 func (s *space) readopt(id string) error {
-	img, err := s.open(id, false)
-	if err != nil || img == nil {
+	img, err := s.look(id)
+	if err != nil || img == nil || !img.whole {
+		return err
+	}
+	if img, err = s.open(id, false); err != nil || img == nil {
 		return err
 	}
 	defer img.close()
-	if !img.whole {
-		return nil
-	}
 	t := img.tag
 	entries := map[string]any{volumeKey + id: volumeEntry{Name: t.Name, Tenant: t.Tenant, Cluster: t.Cluster, Size: img.size(), Source: t.Source, Created: t.Created}}
 	snaps, err := img.snaps()

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -57,7 +58,9 @@ func setUp(t testing.TB, keys, poolKeys string) (dir string) {
 
 func open(t testing.TB, dir string) *Driver {
 	t.Helper()
-	d, err := openAt(t.Context(), dir)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // also after the test's end
+	defer cancel()
+	d, err := openAt(ctx, dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,11 +35,10 @@ type source struct {
 // source looks at what a volume is to be made of.
 func (s *space) source(m making) (*source, error) {
 	if ref := m.Source.Volume; ref != nil {
-		img, err := s.openVolume(ref.ID, false)
+		img, err := s.lookVolume(ref.ID)
 		if err != nil {
 			return nil, err
 		}
-		defer img.close()
 		return m.checkSource(&source{volumeID: ref.ID, raw: img.fullSize(), depth: img.tag.Depth, crypt: img.tag.Crypt})
 	}
 	img, sn, _, err := s.openSnapshot(m.Source.Snapshot.ID, m.Source.Snapshot.VolumeID)
@@ -103,33 +102,44 @@ func (s *space) clone(ctx context.Context, m making, o *rbd.ImageOptions) error 
 	return err
 }
 
-// finishClone makes a cloned image the new volume's own.
+// finishClone gives a cloned image its size, and makes it independent if it has
+// too many parents.
 func (s *space) finishClone(ctx context.Context, img *image, m *making) error {
-	if err := img.dropInherited(); err != nil {
-		return err
-	}
 	want := m.size
 	if m.crypt != nil {
 		want += m.crypt.Header
 	}
+	deep := m.depth > s.d.conf.MaxCloneDepth
+	if img.raw >= want && !deep {
+		return nil
+	}
+	rw, err := s.open(m.ID, true)
+	if err == nil && rw == nil {
+		err = noVolume(m.ID)
+	}
+	if err != nil {
+		return err
+	}
+	defer rw.close()
 	if img.raw < want {
-		if err := img.Resize(uint64(want)); err != nil {
+		if err := rw.Resize(uint64(want)); err != nil {
 			return err
 		}
 		img.raw = want
+		if err := step(ctx, "clone.resized"); err != nil {
+			return err
+		}
 	}
-	if err := step(ctx, "clone.resized"); err != nil {
-		return err
+	if deep {
+		if err := flatten(ctx, rw.Image); err != nil {
+			return err
+		}
+		m.depth = 0
+		if err := step(ctx, "clone.flattened"); err != nil {
+			return err
+		}
 	}
-	delete(img.meta, revertMeta)
-	if m.depth <= s.d.conf.MaxCloneDepth {
-		return nil
-	}
-	if err := flatten(ctx, img.Image); err != nil {
-		return err
-	}
-	m.depth = 0
-	return step(ctx, "clone.flattened")
+	return rw.Image.Close()
 }
 
 // flatten copies what an image shares with its parent, until ctx ends.

@@ -4,6 +4,7 @@ package ceph
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -74,22 +75,33 @@ func (d *Driver) passphrase() ([]byte, error) {
 }
 
 // format makes an image of size and luksHeader an encrypted volume of size.
-func (s *space) format(img *image, size model.Bytes) (*crypt, error) {
+func (s *space) format(ctx context.Context, img *image, size model.Bytes) (*crypt, error) {
 	pass, err := s.d.passphrase()
 	if err != nil {
 		return nil, err
 	}
 	defer clear(pass)
-	if err := img.EncryptionFormat(rbd.EncryptionOptionsLUKS2{Alg: rbd.EncryptionAlgorithmAES256, Passphrase: pass}); err != nil {
+	rw, err := s.open(img.id, true)
+	if err == nil && rw == nil {
+		err = noVolume(img.id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer rw.close()
+	if err := rw.EncryptionFormat(rbd.EncryptionOptionsLUKS2{Alg: rbd.EncryptionAlgorithmAES256, Passphrase: pass}); err != nil {
 		return nil, err
 	}
 	// Formatting loads the encryption too: what is seen now is the volume.
-	n, err := img.GetSize()
+	n, err := rw.GetSize()
 	if err != nil {
 		return nil, err
 	}
 	if model.Bytes(n) < size || model.Bytes(n) > img.raw {
-		return nil, model.Errorf(model.KindInternal, "of %s LUKS2 leaves %s, less than the %s that are needed", img.raw, model.Bytes(n), size)
+		return nil, model.Errorf(model.KindInternal, "of %s LUKS2 leaves %s, not the %s that are needed", img.raw, model.Bytes(n), size)
 	}
-	return &crypt{Format: luks2, Header: img.raw - model.Bytes(n), Secret: s.d.conf.Encryption.PassphraseFile}, nil
+	if err := rw.Image.Close(); err != nil {
+		return nil, err
+	}
+	return &crypt{Format: luks2, Header: img.raw - model.Bytes(n), Secret: s.d.conf.Encryption.PassphraseFile}, step(ctx, "create.formatted")
 }

@@ -76,10 +76,12 @@ func (d *Driver) space(l *link, p *pool) *space {
 	return &space{pool: p, d: d, l: l, io: io, dir: store{io}}
 }
 
-// image is an open image with what its metadata says.
+// image is an image with what its metadata says. One that was only looked at is
+// not open: its rbd.Image is nil.
 type image struct {
 	*rbd.Image
 	id    string
+	rid   string // librbd's id; of one that was only looked at
 	tag   tag
 	whole bool // tag is the image's own
 	raw   model.Bytes
@@ -117,18 +119,22 @@ func (i *image) read() error {
 		return err
 	}
 	i.raw = model.Bytes(size)
+	i.readTag()
+	return nil
+}
+
+func (i *image) readTag() {
 	var t tag
 	// A clone bears its parent's metadata until it gets its own.
 	if s, ok := i.meta[tagMeta]; ok && json.Unmarshal([]byte(s), &t) == nil && t.Version == 1 && t.ID == i.id {
 		i.tag, i.whole = t, true
 	}
-	return nil
 }
 
 // close closes an image for good or bad; one that is closed, or none at all, is
 // left alone.
 func (i *image) close() {
-	if i != nil {
+	if i != nil && i.Image != nil {
 		_ = i.Image.Close()
 	}
 }
@@ -154,18 +160,6 @@ func (i *image) fullSize() model.Bytes {
 		}
 	}
 	return n
-}
-
-func (i *image) setTag(t tag) error {
-	b, err := json.Marshal(t)
-	if err != nil {
-		return err
-	}
-	if err := i.SetMetadata(tagMeta, string(b)); err != nil {
-		return err
-	}
-	i.tag, i.whole = t, true
-	return nil
 }
 
 func (i *image) volume(pool string) drivers.Volume {
@@ -230,16 +224,16 @@ func (i *image) removeSnap(name string) error {
 	return s.Remove()
 }
 
-// dropInherited removes the metadata that a clone has from its parent.
-func (i *image) dropInherited() error {
+// inherited gives the metadata that a clone has from its parent and that is not
+// for it.
+func (i *image) inherited() []string {
+	var out []string
 	for k := range i.meta {
 		if strings.HasPrefix(k, metaPrefix) || strings.HasPrefix(k, qosPrefix) {
-			if err := i.RemoveMetadata(k); err != nil && !absent(err) {
-				return err
-			}
+			out = append(out, k)
 		}
 	}
-	return nil
+	return out
 }
 
 // foreign is the error of a name that is taken by somebody else's image.

@@ -129,7 +129,9 @@ func (ls *links) close(limit time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-ended:
-		ls.self.forget()
+		if l != nil {
+			ls.self.forget()
+		}
 		return nil
 	case <-t.C:
 		return model.Errorf(model.KindUnavailable, "the connection to the cluster does not end")

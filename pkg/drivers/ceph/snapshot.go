@@ -135,6 +135,9 @@ func (d *Driver) DeleteSnapshot(ctx context.Context, r drivers.SnapshotRef) erro
 		if !found {
 			return none, noSnapshot(r.ID)
 		}
+		if e.VolumeID == "" {
+			e.VolumeID = volumeID // its entry is damaged
+		}
 		img, err := s.open(e.VolumeID, false)
 		if err != nil {
 			return none, err
@@ -187,8 +190,10 @@ func (d *Driver) volumeOf(ctx context.Context, r drivers.SnapshotRef) (string, e
 		return "", err
 	case r.VolumeID != "" && e.VolumeID != "" && r.VolumeID != e.VolumeID:
 		return "", model.Invalid("volumeId", "snapshot %s is of volume %s, not of %s", r.ID, e.VolumeID, r.VolumeID)
+	case e.VolumeID == "" && r.VolumeID == "":
+		return "", model.Errorf(model.KindInternal, "the directory's entry of snapshot %s is damaged: name its volume", r.ID)
 	case e.VolumeID == "":
-		return r.VolumeID, nil // its entry is damaged
+		return r.VolumeID, nil
 	}
 	return e.VolumeID, nil
 }

@@ -5,6 +5,7 @@ package ceph
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -92,11 +93,10 @@ func (m *making) sourceName() string {
 
 func (s *space) create(ctx context.Context, m making) (drivers.Volume, error) {
 	none := drivers.Volume{}
-	have, err := s.open(m.ID, false)
+	have, err := s.look(m.ID)
 	if err != nil {
 		return none, err
 	}
-	defer have.close()
 	if have != nil {
 		if have.whole {
 			if have.size() != m.size || have.tag.Source != m.sourceName() {
@@ -111,7 +111,6 @@ func (s *space) create(ctx context.Context, m making) (drivers.Volume, error) {
 		} else if !ours {
 			return none, s.foreign(m.ID)
 		}
-		have.close()
 		if err := s.clear(ctx, m.ID, e.Source); err != nil {
 			return none, err
 		}
@@ -170,25 +169,11 @@ func (s *space) make(ctx context.Context, m making) (drivers.Volume, error) {
 	if err := step(ctx, m.op()+".made"); err != nil {
 		return none, err
 	}
-	img, err := s.open(m.ID, true)
-	if err == nil && img == nil {
-		err = model.Errorf(model.KindUnavailable, "the image %s is gone again", imageName(m.ID))
-	}
+	v, err := s.finish(ctx, m)
 	if err != nil {
 		return none, err
 	}
-	err = s.finish(ctx, img, m)
-	cerr := img.Close()
-	if err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return none, err
-	}
-	if err := step(ctx, m.op()+".end"); err != nil {
-		return none, err
-	}
-	return img.volume(s.name), nil
+	return v, step(ctx, m.op()+".end")
 }
 
 // image makes the image itself.
@@ -217,33 +202,50 @@ func (s *space) image(ctx context.Context, m making) error {
 	return rbd.CreateImage(s.io, imageName(m.ID), uint64(size), o)
 }
 
-// finish makes an image a volume: the tag comes last.
-func (s *space) finish(ctx context.Context, img *image, m making) error {
-	if m.src != nil {
-		if err := s.finishClone(ctx, img, &m); err != nil {
-			return err
-		}
-	} else if m.encrypt {
-		c, err := s.format(img, m.size)
-		if err != nil {
-			return err
-		}
-		m.crypt = c
-		if err := step(ctx, m.op()+".formatted"); err != nil {
-			return err
-		}
+// finish makes an image a volume: the tag comes last, together with all other
+// metadata.
+func (s *space) finish(ctx context.Context, m making) (drivers.Volume, error) {
+	none := drivers.Volume{}
+	img := &image{id: m.ID, raw: m.size}
+	var err error
+	if m.src == nil && !m.encrypt {
+		img.rid, err = s.imageID(m.ID)
+	} else if img, err = s.look(m.ID); img == nil && err == nil {
+		img = &image{}
 	}
-	qos := qosOf(m.Profile)
-	for k, v := range qos {
-		if err := img.SetMetadata(k, v); err != nil {
-			return err
-		}
+	if err != nil {
+		return none, err
+	}
+	if img.rid == "" {
+		return none, model.Errorf(model.KindUnavailable, "the image %s is gone again", imageName(m.ID))
+	}
+	inherited := img.inherited()
+	img.meta = nil
+	switch {
+	case m.src != nil:
+		err = s.finishClone(ctx, img, &m)
+	case m.encrypt:
+		m.crypt, err = s.format(ctx, img, m.size)
+	}
+	if err != nil {
+		return none, err
 	}
 	if err := step(ctx, m.op()+".filled"); err != nil {
-		return err
+		return none, err
 	}
-	return img.setTag(tag{Version: 1, ID: m.ID, Name: m.Name, Tenant: m.TenantID, Cluster: m.ClusterID,
-		Source: m.sourceName(), Depth: m.depth, Crypt: m.crypt, QoS: qos, Created: time.Now().UTC()})
+	qos := qosOf(m.Profile)
+	img.tag = tag{Version: 1, ID: m.ID, Name: m.Name, Tenant: m.TenantID, Cluster: m.ClusterID,
+		Source: m.sourceName(), Depth: m.depth, Crypt: m.crypt, QoS: qos, Created: time.Now().UTC()}
+	b, err := json.Marshal(img.tag)
+	if err != nil {
+		return none, err
+	}
+	set := map[string]string{tagMeta: string(b)}
+	maps.Copy(set, qos)
+	if err := s.setMeta(img.rid, set, inherited); err != nil {
+		return none, err
+	}
+	return img.volume(s.name), nil
 }
 
 // qosOf gives the image metadata by which librbd's clients hold a profile's
@@ -372,12 +374,11 @@ func (s *space) noSnaps(ctx context.Context, img *image) error {
 			return model.Errorf(model.KindBusy, "volume %s is in a group snapshot: delete that first", img.id)
 		}
 		if of, ok := cutPrefix(sn.Name, clonePrefix); ok {
-			c, err := s.open(of, false)
+			c, err := s.look(of)
 			if err != nil {
 				return err
 			}
 			whole := c != nil && c.whole
-			c.close()
 			var e volumeEntry
 			making, err := s.dir.get(volumeKey+of, &e)
 			if err != nil {
@@ -401,11 +402,10 @@ func (d *Driver) GetVolume(ctx context.Context, r drivers.VolumeRef) (drivers.Vo
 		return drivers.Volume{}, err
 	}
 	return on(ctx, d, r.Pool, "volume "+r.ID, nil, func(_ context.Context, s *space) (drivers.Volume, error) {
-		img, err := s.openVolume(r.ID, false)
+		img, err := s.lookVolume(r.ID)
 		if err != nil {
 			return drivers.Volume{}, err
 		}
-		defer img.close()
 		return img.volume(s.name), nil
 	})
 }
@@ -493,11 +493,10 @@ func (d *Driver) ListVolumes(ctx context.Context, p drivers.Page) ([]drivers.Vol
 		func(ctx context.Context, s *space, items []item) ([]drivers.Volume, error) {
 			out := make([]drivers.Volume, len(items))
 			return out, each(ctx, len(items), func(i int) error {
-				img, err := s.open(items[i].id, false)
+				img, err := s.look(items[i].id)
 				if err != nil {
 					return err
 				}
-				defer img.close()
 				if img != nil && img.whole {
 					out[i] = img.volume(s.name)
 					return nil
@@ -525,25 +524,23 @@ func (d *Driver) ExpandVolume(ctx context.Context, r drivers.VolumeRef, size mod
 	}
 	size = roundUp(size)
 	return on(ctx, d, r.Pool, "volume "+r.ID, []keylock.Want{lockVolume(r.ID)}, func(ctx context.Context, s *space) (drivers.Volume, error) {
-		img, err := s.openVolume(r.ID, false)
+		img, err := s.lookVolume(r.ID)
 		if err != nil {
 			return none, err
 		}
-		defer func() { img.close() }()
 		if size <= img.size() {
 			return img.volume(s.name), nil
 		}
 		if err := s.room(ctx, size); err != nil {
 			return none, err
 		}
-		img.close()
-		img = nil
 		if err := step(ctx, "expand.begin"); err != nil {
 			return none, err
 		}
 		if img, err = s.openVolume(r.ID, true); err != nil {
 			return none, err
 		}
+		defer img.close()
 		if err := img.Resize(uint64(size + img.tag.header())); err != nil {
 			return none, err
 		}
@@ -551,9 +548,6 @@ func (d *Driver) ExpandVolume(ctx context.Context, r drivers.VolumeRef, size mod
 			return none, err
 		}
 		img.raw = size + img.tag.header()
-		v := img.volume(s.name)
-		err = img.Image.Close()
-		img = nil
-		return v, err
+		return img.volume(s.name), img.Image.Close()
 	})
 }
