@@ -24,7 +24,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := errors.New("usage: install | up POOL...")
+	err := errors.New("usage: install, or up and names of pools")
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "install":
