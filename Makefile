@@ -5,7 +5,8 @@ BIN     := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/osds-io/osds/internal/version.Version=$(VERSION)
 PROGS   := osdslet osdsdock osdsctl
-# The suites of `make test-real`. There is lvm besides, with guests of its own.
+# The suites of `make test-real`. There are lvm, with guests of its own, and ceph
+# besides.
 SUITES  ?= e2e chaos
 # Ceph is built in where librbd's headers are (librbd-dev, librados-dev). The second
 # tag tells go-ceph which release they are of; none means a recent one.
@@ -16,7 +17,7 @@ TAGS    ?= $(strip $(CEPH_TAGS))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help build run test lint test-unit test-real fuzz-short bench bench-lvm proto docs install clean
+.PHONY: help build run test lint test-unit test-real test-ceph test-ceph-run fuzz-short bench bench-lvm proto docs install clean
 
 help:
 	@echo 'make run        build, start osdslet and osdsdock here, say what to try; Ctrl-C stops them'
@@ -54,8 +55,17 @@ test-unit:
 test-real: build
 	@set -e; for s in $(SUITES); do \
 	  echo "== suite $$s"; \
+	  if [ $$s = ceph ]; then $(MAKE) --no-print-directory test-ceph; continue; fi; \
 	  $(GO) test -tags 'real $(TAGS)' -count=1 -timeout 50m -v ./test/$$s/...; \
 	done
+
+# What Ceph's headers are is looked at again once they have been installed.
+test-ceph:
+	@if $(GO) run ./test/cephlab/cmd install; then $(MAKE) --no-print-directory test-ceph-run; fi
+
+test-ceph-run:
+	$(GO) vet -tags 'real $(TAGS)' ./test/ceph/... ./test/cephlab/...
+	$(GO) test -tags 'real $(TAGS)' -count=1 -timeout 20m -v ./test/cephlab/... ./test/ceph/...
 
 fuzz-short:
 	@deploy/dev/fuzz-short

@@ -96,10 +96,14 @@ func validateInitiator(at string, x Initiator) error {
 	case "fibre_channel":
 		ok = wwpn.MatchString(x.PortName)
 		form = "a WWPN of 16 hexadecimal digits, such as 10000090fa1b2c3d"
+	case "rbd":
+		// Ceph knows hosts by nothing better.
+		ok = hostName.MatchString(x.PortName)
+		form = "a host name"
 	case "":
-		return Invalid(at+"protocol", "%sprotocol is missing: use one of iscsi, fibre_channel, nvmeof", at)
+		return Invalid(at+"protocol", "%sprotocol is missing: use one of iscsi, fibre_channel, nvmeof, rbd", at)
 	default:
-		return Invalid(at+"protocol", "%sprotocol %s is not one of the allowed values: use one of iscsi, fibre_channel, nvmeof", at, quote(x.Protocol))
+		return Invalid(at+"protocol", "%sprotocol %s is not one of the allowed values: use one of iscsi, fibre_channel, nvmeof, rbd", at, quote(x.Protocol))
 	}
 	if !ok {
 		return Invalid(at+"portName", "%sportName %s is not %s", at, quote(x.PortName), form)

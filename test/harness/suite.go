@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -132,6 +133,9 @@ func (s *Suite) build() (string, error) {
 	if s.Race {
 		args = append(args, "-race")
 	}
+	if tags := BuildTags(); tags != "" {
+		args = append(args, "-tags", tags)
+	}
 	args = append(args, "./cmd/osdslet", "./cmd/osdsdock", "./cmd/osdsctl")
 	cmd := exec.Command("go", args...)
 	cmd.Dir = root
@@ -141,6 +145,27 @@ func (s *Suite) build() (string, error) {
 	}
 	fmt.Fprintf(os.Stderr, "harness: programs built in %s (race detector: %t)\n", time.Since(began).Round(100*time.Millisecond), s.Race)
 	return bin, nil
+}
+
+// BuildTags are the tags that this program was built with, and that those it
+// tests are built with too; without "real", which is for tests alone.
+func BuildTags() string {
+	bi, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	var tags []string
+	for _, s := range bi.Settings {
+		if s.Key != "-tags" {
+			continue
+		}
+		for _, t := range strings.FieldsFunc(s.Value, func(r rune) bool { return r == ',' || r == ' ' }) {
+			if t != "real" {
+				tags = append(tags, t)
+			}
+		}
+	}
+	return strings.Join(tags, ",")
 }
 
 func moduleRoot() (string, error) {

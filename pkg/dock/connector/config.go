@@ -20,6 +20,14 @@ const (
 	MultipathSingle = "single"
 )
 
+// How images of Ceph become devices (Config.RBD).
+const (
+	RBDAuto   = "auto"
+	RBDKernel = "kernel"
+	RBDNBD    = "nbd"
+	RBDFuse   = "fuse"
+)
+
 // Config is what a Connector is made from, and the part of a dock's
 // configuration that says how it attaches. A value of 0 is the default's.
 type Config struct {
@@ -32,6 +40,8 @@ type Config struct {
 	CtrlLossTimeout    time.Duration `yaml:"ctrlLossTimeout" doc:"How long the kernel tries to reconnect a lost NVMe controller, and I/O waits if it was the last."`
 	ReconnectDelay     time.Duration `yaml:"reconnectDelay" doc:"The pause between these attempts."`
 	KeepAlive          time.Duration `yaml:"keepAlive" doc:"The keep-alive timeout of NVMe controllers: a path that is silent for that long is lost."`
+	RBD                string        `yaml:"rbd" oneof:"auto,kernel,nbd,fuse" doc:"How images of Ceph become devices: kernel (its rbd driver), nbd (rbd-nbd), or fuse (rbd-fuse and a loop device); auto takes the first of them that works here. Volumes that are attached stay as they are."`
+	CephDir            string        `yaml:"cephDir" doc:"Where this host's Ceph keyrings are, ceph.client.USER.keyring or ceph.keyring: exports bring no keys."`
 	RepairInterval     time.Duration `yaml:"repairInterval" doc:"How often portals that could not be reached when a volume was attached are tried again."`
 
 	// Log may be nil.
@@ -48,6 +58,8 @@ func DefaultConfig() Config {
 		CtrlLossTimeout:    10 * time.Minute,
 		ReconnectDelay:     2 * time.Second,
 		KeepAlive:          5 * time.Second,
+		RBD:                RBDAuto,
+		CephDir:            "/etc/ceph",
 		RepairInterval:     30 * time.Second,
 	}
 }
@@ -59,8 +71,16 @@ func (c *Config) Validate() error {
 	default:
 		return model.Invalid("connector.multipath", "%q is unknown, use auto, always or single", c.Multipath)
 	}
+	switch c.RBD {
+	case "", RBDAuto, RBDKernel, RBDNBD, RBDFuse:
+	default:
+		return model.Invalid("connector.rbd", "%q is unknown, use auto, kernel, nbd or fuse", c.RBD)
+	}
 	if c.StateDir != "" && !filepath.IsAbs(c.StateDir) {
 		return model.Invalid("connector.stateDir", "%q must be an absolute path", c.StateDir)
+	}
+	if c.CephDir != "" && !filepath.IsAbs(c.CephDir) {
+		return model.Invalid("connector.cephDir", "%q must be an absolute path", c.CephDir)
 	}
 	for _, d := range []struct {
 		key      string
@@ -90,6 +110,12 @@ func (c Config) withDefaults() Config {
 	d := DefaultConfig()
 	if c.Multipath == "" {
 		c.Multipath = d.Multipath
+	}
+	if c.RBD == "" {
+		c.RBD = d.RBD
+	}
+	if c.CephDir == "" {
+		c.CephDir = d.CephDir
 	}
 	for _, x := range []struct{ v, def *time.Duration }{
 		{&c.LoginTimeout, &d.LoginTimeout}, {&c.ReplacementTimeout, &d.ReplacementTimeout},

@@ -121,7 +121,7 @@ func open(ctx context.Context, conf Config, h *host) (*Connector, error) {
 	c := &Connector{conf: conf, h: h, notes: s, stuck: map[string]int{}, repairs: map[string]context.CancelFunc{}, repaired: make(chan struct{})}
 	is := &iscsi{h: h, conf: conf, mp: multipath{h}, save: s.put, dialer: dialer{block: c.block}}
 	nv := &nvme{h: h, conf: conf, block: c.block, dialer: dialer{block: c.block}}
-	c.proto = map[string]protocol{typeISCSI: is, typeNVMe: nv, typeLocal: &local{h}}
+	c.proto = map[string]protocol{typeISCSI: is, typeNVMe: nv, typeLocal: &local{h}, typeRBD: newRBD(c)}
 	is.removeStrays()
 	for _, n := range c.notes.all() {
 		if n.Stage != stageAttached {
@@ -201,7 +201,7 @@ func (c *Connector) block(ctx context.Context, what string, f func() error) erro
 // that work here; never empty for a host with any.
 func (c *Connector) Initiators() []model.Initiator {
 	var out []model.Initiator
-	for _, t := range []string{typeISCSI, typeNVMe} {
+	for _, t := range []string{typeISCSI, typeNVMe, typeRBD} {
 		p := c.proto[t]
 		if x, ok := p.initiator(); ok && p.usable() == nil {
 			out = append(out, x)
@@ -337,6 +337,7 @@ func (c *Connector) begin(ctx context.Context, r Request, t target) (n note, isN
 
 func sameNote(a, b note) bool {
 	a.Target.Auth, b.Target.Auth = chap{}, chap{}
+	a.Target.RBD.secret, b.Target.RBD.secret = "", ""
 	return fmt.Sprint(a) == fmt.Sprint(b)
 }
 

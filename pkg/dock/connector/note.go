@@ -36,6 +36,8 @@ type note struct {
 	ReadOnly     bool      `json:"readOnly,omitempty"`
 	Stage        string    `json:"stage"`
 	Created      time.Time `json:"created"`
+	// RBD is the way in which an image became a device (Config.RBD).
+	RBD string `json:"rbd,omitempty"`
 	// WWID is the name under which multipathd was told to take the device.
 	WWID string `json:"wwid,omitempty"`
 	// Dev are the numbers, major:minor, of the device that was given out. A

@@ -17,6 +17,7 @@ const (
 	typeISCSI = "iscsi"
 	typeNVMe  = "nvmeof"
 	typeLocal = "local"
+	typeRBD   = "rbd"
 )
 
 // Bounds and ports.
@@ -49,6 +50,8 @@ type target struct {
 	HostNQN  string `json:"hostNqn,omitempty"`
 	// Device is the path of a local device.
 	Device string `json:"device,omitempty"`
+	// RBD is an image of a Ceph cluster.
+	RBD image `json:"rbd,omitzero"`
 
 	// Auth is in memory only, and only while its attach lasts.
 	Auth chap `json:"-"`
@@ -91,10 +94,12 @@ func parseConnection(c model.Connection) (target, error) {
 		t, err = d.nvme()
 	case typeLocal:
 		t, err = d.local()
+	case typeRBD:
+		t, err = d.rbd()
 	case "":
 		return t, model.Invalid("driverVolumeType", "driverVolumeType is missing: the connection names no access protocol")
 	default:
-		return t, model.Errorf(model.KindUnsupported, "driverVolumeType %q cannot be attached by this host, only iscsi, nvmeof and local", clip(c.Type))
+		return t, model.Errorf(model.KindUnsupported, "driverVolumeType %q cannot be attached by this host, only iscsi, nvmeof, rbd and local", clip(c.Type))
 	}
 	if err != nil {
 		return target{}, err
@@ -341,10 +346,13 @@ func (t *target) add(p portal) {
 	t.Portals = append(t.Portals, p)
 }
 
-// name is the target's name, or its device's path.
+// name is the target's name, or its image's, or its device's path.
 func (t *target) name() string {
-	if len(t.Portals) > 0 {
+	switch {
+	case len(t.Portals) > 0:
 		return t.Portals[0].Name
+	case t.Type == typeRBD:
+		return t.RBD.String()
 	}
 	return t.Device
 }

@@ -15,6 +15,9 @@ import (
 	"github.com/osds-io/osds/pkg/model"
 )
 
+// trashObject is librbd's list of a pool's trash.
+const trashObject = "rbd_trash"
+
 // link is one connection to the cluster, with a context for each pool. Both may
 // be used by many calls at once.
 type link struct {
@@ -210,6 +213,11 @@ func (l *link) open(c config, pools []string) error {
 		l.pools[p], l.ids[p] = io, io.GetPoolID()
 		// In a full pool a write is to be refused, not to wait for room.
 		if err := io.SetPoolFullTry(); err != nil {
+			return fail("pool "+p, err)
+		}
+		// librbd makes this object with the first delete; a full pool would
+		// refuse it, and with it the delete that makes room.
+		if err := io.Create(trashObject, rados.CreateIdempotent); err != nil && !model.IsKind(fail("", err), model.KindExhausted) {
 			return fail("pool "+p, err)
 		}
 	}

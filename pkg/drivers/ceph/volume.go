@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -349,7 +350,12 @@ func (s *space) delete(ctx context.Context, id string) error {
 	if err := step(ctx, "delete.noted"); err != nil {
 		return err
 	}
-	if err := rbd.GetImage(s.io, imageName(id)).Trash(s.d.conf.TrashDelay); err != nil && !absent(err) {
+	if err := rbd.GetImage(s.io, imageName(id)).Trash(s.d.conf.TrashDelay); absent(err) {
+		// Where librbd cannot write it may say this too.
+		if err := s.isAbsent(id); err != nil {
+			return err
+		}
+	} else if err != nil {
 		return err
 	}
 	s.d.wake()
@@ -357,6 +363,15 @@ func (s *space) delete(ctx context.Context, id string) error {
 		return err
 	}
 	return s.dir.drop(volumeKey + id)
+}
+
+// isAbsent is an error unless the pool has no image of the volume.
+func (s *space) isAbsent(id string) error {
+	names, err := rbd.GetImageNames(s.io)
+	if err == nil && slices.Contains(names, imageName(id)) {
+		err = model.Errorf(model.KindUnavailable, "volume %s could not be moved to the trash of pool %s, and is still there", id, s.name)
+	}
+	return err
 }
 
 // noSnaps is busy for a volume that has snapshots. One that a broken-off clone
