@@ -5,18 +5,25 @@ BIN     := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/osds-io/osds/internal/version.Version=$(VERSION)
 PROGS   := osdslet osdsdock osdsctl
-# The suites of `make test-real`.
+# The suites of `make test-real`. There is lvm besides, with guests of its own.
 SUITES  ?= e2e chaos
+# Ceph is built in where librbd's headers are (librbd-dev, librados-dev). The second
+# tag tells go-ceph which release they are of; none means a recent one.
+CEPH_HEADER ?= $(firstword $(wildcard /usr/include/rbd/librbd.h /usr/local/include/rbd/librbd.h))
+CEPH_MINOR  := $(if $(CEPH_HEADER),$(shell sed -n 's/^\#define LIBRBD_VER_MINOR *//p' $(CEPH_HEADER)))
+CEPH_TAGS   := $(if $(CEPH_MINOR),ceph ceph_preview $(if $(filter 10 11 12 13 14 15,$(CEPH_MINOR)),octopus,$(if $(filter 16,$(CEPH_MINOR)),pacific,$(if $(filter 17,$(CEPH_MINOR)),quincy))))
+TAGS    ?= $(strip $(CEPH_TAGS))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help build run test lint test-unit test-real fuzz-short bench proto docs install clean
+.PHONY: help build run test lint test-unit test-real fuzz-short bench bench-lvm proto docs install clean
 
 help:
 	@echo 'make run        build, start osdslet and osdsdock here, say what to try; Ctrl-C stops them'
 	@echo 'make test       lint, and the unit tests with the race detector'
 	@echo 'make test-real  the suites on real components: SUITES="$(SUITES)"'
 	@echo 'make bench      figures, and one line per bar: BENCH="-short" is quicker'
+	@echo 'make bench-lvm  figures of LVM and of attaching, in a guest'
 	@echo 'make build      bin/osdslet, bin/osdsdock, bin/osdsctl'
 	@echo 'make install    binaries, systemd units and example configuration below $$DESTDIR$$PREFIX'
 	@echo 'make fuzz-short every fuzz target for a few seconds'
@@ -24,7 +31,7 @@ help:
 	@echo 'make proto      generate the dock protocol (needs protoc and its Go plug-ins)'
 
 build:
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGS:%=./cmd/%)
+	$(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGS:%=./cmd/%)
 
 run: build
 	@deploy/dev/run $(BIN)
@@ -34,16 +41,20 @@ test: lint test-unit
 lint:
 	@out=$$(gofmt -l cmd internal pkg test); if [ -n "$$out" ]; then echo "gofmt:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags real ./test/...
-	$(GO) tool staticcheck ./...
+	$(GO) vet -tags real ./...
+	$(GO) tool staticcheck -tags real ./...
+ifneq ($(TAGS),)
+	$(GO) vet -tags '$(TAGS)' ./pkg/drivers/... ./cmd/...
+	$(GO) tool staticcheck -tags '$(TAGS)' ./pkg/drivers/... ./cmd/...
+endif
 
 test-unit:
-	$(GO) test -race -timeout 20m ./...
+	$(GO) test -race -tags '$(TAGS)' -timeout 20m ./...
 
 test-real: build
 	@set -e; for s in $(SUITES); do \
 	  echo "== suite $$s"; \
-	  $(GO) test -tags real -count=1 -timeout 50m -v ./test/$$s/...; \
+	  $(GO) test -tags 'real $(TAGS)' -count=1 -timeout 50m -v ./test/$$s/...; \
 	done
 
 fuzz-short:
@@ -51,6 +62,9 @@ fuzz-short:
 
 bench:
 	$(GO) run ./test/bench $(BENCH)
+
+bench-lvm:
+	$(GO) test -tags real -count=1 -timeout 30m -v -run '^TestFigures$$' ./test/lvm
 
 proto:
 	$(GO) generate ./pkg/dock/dockpb

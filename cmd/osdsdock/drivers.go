@@ -2,7 +2,9 @@ package main
 
 import (
 	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/drivers/ceph"
 	"github.com/osds-io/osds/pkg/drivers/local"
+	"github.com/osds-io/osds/pkg/drivers/lvm"
 	"github.com/osds-io/osds/pkg/drivers/sample"
 )
 
@@ -10,7 +12,9 @@ import (
 // that a backend's driver key takes.
 func linked() map[string]drivers.Factory {
 	return map[string]drivers.Factory{
+		"ceph":   ceph.Factory,
 		"local":  local.Factory,
+		"lvm":    lvm.Factory,
 		"sample": sample.Factory,
 	}
 }
@@ -19,7 +23,9 @@ func linked() map[string]drivers.Factory {
 // nothing else.
 func configChecks() map[string]func(path string) error {
 	return map[string]func(path string) error{
+		"ceph":   ceph.CheckConfig,
 		"local":  local.CheckConfig,
+		"lvm":    lvm.CheckConfig,
 		"sample": sample.CheckConfig,
 	}
 }

@@ -39,7 +39,7 @@ Keys that are not known are refused, with the nearest one that is.
 Durations are written like ` + "`3s`" + ` or ` + "`10m`" + `, sizes like ` + "`100GiB`" + `.
 
 The formats of drivers' files are in the documents of the drivers:
-[local](drivers/local.md), [sample](drivers/sample.md).
+[ceph](drivers/ceph.md), [local](drivers/local.md), [sample](drivers/sample.md).
 `
 
 func reference() []byte {

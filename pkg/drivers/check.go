@@ -114,9 +114,53 @@ func (r CreateSnapshot) Check() error {
 		checkTenant(r.TenantID), checkLabel("clusterId", r.ClusterID))
 }
 
+// MaxGroup is how many volumes a group snapshot may have.
+const MaxGroup = 256
+
+// Check says whether a group snapshot can be made from the request.
+func (r CreateGroupSnapshot) Check() error {
+	err := first(CheckID("groupSnapshotId", r.ID), CheckID("groupId", r.GroupID), checkLabel("name", r.Name), checkLabel("pool", r.Pool),
+		checkTenant(r.TenantID), checkLabel("clusterId", r.ClusterID))
+	if err != nil {
+		return err
+	}
+	if n := len(r.Volumes); n == 0 || n > MaxGroup {
+		return model.Invalid("volumes", "a group snapshot is of 1 to %d volumes, not of %d", MaxGroup, n)
+	}
+	seen := map[string]bool{}
+	for _, v := range r.Volumes {
+		switch err := v.Check(); {
+		case err != nil:
+			return err
+		case seen[v.ID]:
+			return model.Invalid("volumes", "volume %s is there twice", v.ID)
+		case v.Pool != "" && v.Pool != r.Pool:
+			return model.Invalid("volumes", "volume %s is in pool %s, not in %s", v.ID, v.Pool, r.Pool)
+		}
+		seen[v.ID] = true
+	}
+	return nil
+}
+
+// Check says whether the reference can name a group snapshot.
+func (r GroupSnapshotRef) Check() error {
+	return first(CheckID("groupSnapshotId", r.ID), CheckID("groupId", r.GroupID), checkLabel("pool", r.Pool))
+}
+
 // Check says whether an export can be made from the request.
 func (r Export) Check() error {
 	return first(CheckID("attachmentId", r.AttachmentID), r.Volume.Check())
+}
+
+// Check says whether a volume can be taken over by the request. What Existing may
+// be is the driver's business.
+func (r ImportVolume) Check() error {
+	err := first(CheckID("volumeId", r.ID), checkLabel("pool", r.Pool), checkLabel("existing", r.Existing),
+		checkTenant(r.TenantID), checkLabel("clusterId", r.ClusterID))
+	if err == nil && r.Existing == "" {
+		err = model.Invalid("existing", "existing must name the backend's volume")
+	}
+	return err
 }
 
 // Check says whether the reference can name an export.

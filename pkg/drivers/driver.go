@@ -86,6 +86,23 @@ type Reverter interface {
 	RevertVolume(ctx context.Context, v VolumeRef, s SnapshotRef) (Volume, error)
 }
 
+// GroupSnapshotter makes snapshots of several volumes of one pool at the same
+// moment. A group snapshot is one object: it is whole with all of its volumes or
+// not there, and its parts are no snapshots that Snapshotter knows.
+type GroupSnapshotter interface {
+	// CreateGroupSnapshot is idempotent by id, like CreateVolume. Volumes in use
+	// are crash-consistent, each and with each other. A volume belongs to at
+	// most one group that has snapshots; another one is busy.
+	CreateGroupSnapshot(ctx context.Context, r CreateGroupSnapshot) (GroupSnapshot, error)
+	// GetGroupSnapshot gives a whole group snapshot or notFound.
+	GetGroupSnapshot(ctx context.Context, r GroupSnapshotRef) (GroupSnapshot, error)
+	// DeleteGroupSnapshot is idempotent, like DeleteVolume.
+	DeleteGroupSnapshot(ctx context.Context, r GroupSnapshotRef) error
+	// RevertGroup puts all the volumes back, as RevertVolume does one; all of
+	// them keep their sizes. Interrupted, it is completed by the same call again.
+	RevertGroup(ctx context.Context, r GroupSnapshotRef) error
+}
+
 // Exporter makes a volume reachable from one host.
 type Exporter interface {
 	// Export is idempotent by attachment id. A second export of a volume that
@@ -96,6 +113,34 @@ type Exporter interface {
 	Unexport(ctx context.Context, r ExportRef) error
 	// ListExports lists the live exports in pages ordered by attachment id.
 	ListExports(ctx context.Context, p Page) ([]LiveExport, error)
+}
+
+// Importer takes over volumes that the backend has and osds has not made.
+type Importer interface {
+	// ListImportable lists what could be imported, in pages ordered by name.
+	ListImportable(ctx context.Context, p Page) ([]Importable, error)
+	// ImportVolume makes an existing volume one of ours, with its data: named
+	// and tagged as if it had been created. It is idempotent by id. One that is
+	// in use, or belongs to osds already, is busy or exists. Interrupted, it is
+	// completed by the same call again, and DeleteVolume gives the volume back
+	// as it was; once it is whole, DeleteVolume deletes it.
+	ImportVolume(ctx context.Context, r ImportVolume) (Volume, error)
+}
+
+// Importable is a volume that could be imported.
+type Importable struct {
+	// Name is the backend's own, for ImportVolume.Existing.
+	Name, Pool string
+	Size       model.Bytes
+	// Obstacle says why it cannot be imported now; empty if it can.
+	Obstacle string
+}
+
+// ImportVolume asks for an existing volume to be taken over.
+type ImportVolume struct {
+	ID, Pool            string
+	Existing            string
+	TenantID, ClusterID string
 }
 
 // Pool is one pool of a backend.
@@ -185,6 +230,23 @@ type Snapshot struct {
 	BackendData         map[string]string
 	TenantID, ClusterID string
 	Incomplete          bool
+}
+
+// CreateGroupSnapshot asks for a snapshot of all of a group's volumes.
+type CreateGroupSnapshot struct {
+	ID, GroupID, Name, Pool string
+	Volumes                 []VolumeRef
+	TenantID, ClusterID     string
+}
+
+// GroupSnapshotRef names a group snapshot.
+type GroupSnapshotRef struct{ ID, GroupID, Pool string }
+
+// GroupSnapshot is a group snapshot as the backend has it.
+type GroupSnapshot struct {
+	ID, GroupID, Pool   string
+	VolumeIDs           []string
+	TenantID, ClusterID string
 }
 
 // Export asks for an export.

@@ -301,15 +301,16 @@ func tail(b []byte, n int) []byte {
 	return append([]byte("(...)\n"), b...)
 }
 
-// spawner starts processes from one thread that lives as long as it does: the
+// Spawner starts processes from one thread that lives as long as it does: the
 // kernel sends a child's death signal when the thread that made it ends.
-type spawner struct {
+type Spawner struct {
 	do   chan func()
 	done chan struct{}
 }
 
-func newSpawner() *spawner {
-	s := &spawner{do: make(chan func()), done: make(chan struct{})}
+// NewSpawner makes a spawner; its owner closes it.
+func NewSpawner() *Spawner {
+	s := &Spawner{do: make(chan func()), done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
 		runtime.LockOSThread()
@@ -320,13 +321,16 @@ func newSpawner() *spawner {
 	return s
 }
 
-func (s *spawner) run(f func() error) error {
+// Run calls f on the thread.
+func (s *Spawner) Run(f func() error) error {
 	ch := make(chan error, 1)
 	s.do <- func() { ch <- f() }
 	return <-ch
 }
 
-func (s *spawner) close() {
+// Close ends the thread, and with it every process that was started to end with
+// it.
+func (s *Spawner) Close() {
 	close(s.do)
 	<-s.done
 }

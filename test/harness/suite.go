@@ -41,7 +41,7 @@ type Suite struct {
 	// plain asks for health without checks.
 	plain   *http.Client
 	apt     sync.Mutex
-	spawner *spawner
+	spawner *Spawner
 	dir     string
 	keep    bool
 	logTail int
@@ -86,7 +86,7 @@ func partial() bool {
 func NewSuite() (*Suite, error) {
 	s := &Suite{
 		API: apicheck.NewSuite(), Race: os.Getenv(EnvRace) != "" || raceEnabled, keep: os.Getenv(EnvKeep) != "",
-		logTail: 24 << 10, spawner: newSpawner(), plain: plainClient(),
+		logTail: 24 << 10, spawner: NewSpawner(), plain: plainClient(),
 	}
 	// Short: sockets' paths are bounded.
 	dir, err := os.MkdirTemp("", "osds-t")
@@ -157,7 +157,7 @@ func moduleRoot() (string, error) {
 
 // Close ends the suite; its processes have ended with their tests.
 func (s *Suite) Close() {
-	s.spawner.close()
+	s.spawner.Close()
 	if s.keep {
 		fmt.Fprintln(os.Stderr, "harness: kept", s.dir)
 		return
@@ -165,7 +165,7 @@ func (s *Suite) Close() {
 	_ = os.RemoveAll(s.dir)
 }
 
-func (s *Suite) spawn(f func() error) error { return s.spawner.run(f) }
+func (s *Suite) spawn(f func() error) error { return s.spawner.Run(f) }
 
 // Dir makes a directory for a test, with a short path. It is removed with the
 // test.

@@ -352,8 +352,7 @@ func (c *Connector) make(ctx context.Context, p protocol, n *note, r Request) (d
 		return d, warn, err
 	}
 	faults.Point("connector.attach.device")
-	// A local device's driver has made it read-only, and it may be used again.
-	if err := c.open(ctx, d, n.ReadOnly && n.Target.Type != typeLocal); err != nil {
+	if err := c.open(ctx, d, n.ReadOnly); err != nil {
 		if model.KindOf(err) == model.KindUnknownOutcome {
 			return d, warn, err
 		}

@@ -152,6 +152,8 @@ func (i *iscsi) connectOne(ctx context.Context, n *note, have map[portal]session
 // dial logs in to one portal. To end iscsiadm would not end what iscsid does for
 // it, so it is left to run.
 func (i *iscsi) dial(ctx context.Context, t *target, p portal, fresh bool) error {
+	own := *t // the login may outlive the call that t belongs to
+	t = &own
 	there := func() bool { _, ok := i.h.sessionsOf(t)[p]; return ok }
 	return i.dialer.dial(ctx, p, there, func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*(loginRetries+1)*i.conf.LoginTimeout+10*time.Second)

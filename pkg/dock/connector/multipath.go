@@ -69,7 +69,8 @@ func (m multipath) nudge(ctx context.Context, paths []string) {
 	}
 }
 
-// flush removes a map that nobody uses.
+// flush removes a map that nobody uses. udev and kpartx open what is new or
+// changes, and wait for a lost path's timeout if they came too late.
 func (m multipath) flush(ctx context.Context, wwid string) error {
 	name, _ := m.h.multipathMap(wwid)
 	if name == "" {
@@ -77,13 +78,13 @@ func (m multipath) flush(ctx context.Context, wwid string) error {
 	}
 	alias := m.h.value("sys/block", name, "dm/name")
 	var err error
-	for wait := 50 * time.Millisecond; ; wait *= 2 {
+	end := time.Now().Add(20 * time.Second)
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err = m.cmd(ctx, 20*time.Second, "multipath", "-f", alias)
 		if now, _ := m.h.multipathMap(wwid); now == "" {
 			return nil
 		}
-		// udev opens what changes for a moment.
-		if wait > time.Second || sleep(ctx, wait) != nil {
+		if time.Now().After(end) || sleep(ctx, wait) != nil {
 			break
 		}
 	}
