@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -161,21 +162,17 @@ func controllerRange(subsys string) (lo, hi int, own bool) {
 	return lo, hi, err1 == nil && err2 == nil && lo > 0 && hi >= lo && hi-lo < perPortal*MaxPortals
 }
 
-// freeRange finds the lowest n ids that no range has.
+// freeRange finds the lowest n ids that no range has; it sorts taken.
 func freeRange(taken [][2]int, n int) (lo int, ok bool) {
-	for lo = controllerFirst; lo+n-1 <= controllerLast; {
-		next := 0
-		for _, r := range taken {
-			if r[0] <= lo+n-1 && lo <= r[1] {
-				next = max(next, r[1]+1)
-			}
+	slices.SortFunc(taken, func(a, b [2]int) int { return a[0] - b[0] })
+	lo = controllerFirst
+	for _, r := range taken {
+		if r[0] > lo+n-1 {
+			break
 		}
-		if next == 0 {
-			return lo, true
-		}
-		lo = next
+		lo = max(lo, r[1]+1)
 	}
-	return 0, false
+	return lo, lo+n-1 <= controllerLast
 }
 
 // listen makes a subsystem reachable at an address, on the port that is there or
