@@ -110,8 +110,8 @@ func Loops(dir string) (map[string]string, error) {
 	out := map[string]string{}
 	for _, f := range files {
 		b, err := os.ReadFile(f)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENXIO) {
-			continue // detached meanwhile
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
+			continue // detached meanwhile: before it was opened, or read
 		}
 		if err != nil {
 			return nil, err
