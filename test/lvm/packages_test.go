@@ -63,7 +63,7 @@ func TestPackages(t *testing.T) {
 			out := &testOutput{t: t}
 			err := l.Nodes[0].Exec(ctx, guest.Cmd{
 				Args: []string{"/share/tests/" + name, "-test.v", "-test.run", run, "-test.timeout", packageLimit.String()},
-				Env:  []string{"OSDS_TEST_GUEST=1", "VMLAB_GUEST=1", "OSDS_TEST_DISK=/dev/vdb"}, Dir: "/share/tests/" + filepath.Base(p), Stdout: out,
+				Env:  []string{"OSDS_TEST_GUEST=1", "OSDS_TEST_DISK=/dev/vdb"}, Dir: "/share/tests/" + filepath.Base(p), Stdout: out,
 			})
 			out.end()
 			if err != nil {

@@ -86,8 +86,8 @@ var startOnce sync.Once
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	if os.Getenv("VMLAB_GUEST") == "" {
-		t.Skip("needs a throw-away guest with LIO, nvmet and dm-multipath (VMLAB_GUEST is not set)")
+	if os.Getenv("OSDS_TEST_GUEST") == "" {
+		t.Skip("needs a throw-away guest with LIO, nvmet and dm-multipath (OSDS_TEST_GUEST is not set)")
 	}
 	l := &lab{TB: t}
 	startOnce.Do(func() {
