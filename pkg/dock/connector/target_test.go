@@ -101,7 +101,7 @@ func TestParseRefuses(t *testing.T) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
-	for _, typ := range []string{"rbd", "fibre_channel", "x"} {
+	for _, typ := range []string{"fibre_channel", "x"} {
 		if _, err := parseConnection(model.Connection{Type: typ}); !model.IsKind(err, model.KindUnsupported) {
 			t.Errorf("%s: %v", typ, err)
 		}
