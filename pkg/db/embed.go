@@ -20,6 +20,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/osds-io/osds/internal/atomicfile"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -57,6 +58,11 @@ func startMember(ctx context.Context, c Embedded, log *logrus.Entry) (*member, *
 		return nil, nil, err
 	}
 	m := &member{lock: lock, log: &etcdLog{log: log}}
+	first, err := firstStart(dir, log)
+	if err != nil {
+		m.stop()
+		return nil, nil, err
+	}
 	cfg, cleanup, err := memberConfig(dir, c, m.log)
 	m.cleanup = cleanup
 	if err != nil {
@@ -76,12 +82,63 @@ func startMember(ctx context.Context, c Embedded, log *logrus.Entry) (*member, *
 		m.stop()
 		return nil, nil, fmt.Errorf("embedded etcd in %s is not ready: %w", dir, ctx.Err())
 	}
+	if first {
+		if err := firstStartDone(dir); err != nil {
+			m.stop()
+			return nil, nil, err
+		}
+	}
 	cli := v3client.New(m.etcd.Server)
 	if err := disarm(ctx, cli, cfg.QuotaBackendBytes, log); err != nil {
 		m.stop()
 		return nil, nil, err
 	}
 	return m, cli, nil
+}
+
+// The names below the data directory: the member's own directory, and the mark
+// that it has never been ready.
+const (
+	memberDir  = "member"
+	memberMark = "member.new"
+)
+
+// firstStart says whether the member starts for the first time. etcd writes its
+// log file before it writes into it who the members are: if it is killed in
+// between, it comes up as a member of nothing and waits for ever. So a mark stands
+// beside a member from before it is made until it has been ready once, and what is
+// found with the mark is put aside: nobody can have stored anything in it. It is
+// not removed, in case somebody has put a backup there meanwhile.
+func firstStart(dir string, log *logrus.Entry) (bool, error) {
+	data, mark := filepath.Join(dir, memberDir), filepath.Join(dir, memberMark)
+	_, err := os.Stat(data)
+	if err != nil && !os.IsNotExist(err) {
+		return false, err
+	}
+	there := err == nil
+	if _, err := os.Stat(mark); err != nil && !os.IsNotExist(err) {
+		return false, err
+	} else if err == nil && there {
+		aside := fmt.Sprintf("%s.unfinished-%d", data, time.Now().UnixNano())
+		log.Warnf("the first start of the embedded etcd was cut short; what it left is put aside as %s", aside)
+		if err := os.Rename(data, aside); err != nil {
+			return false, err
+		}
+		there = false
+	}
+	if there {
+		return false, nil
+	}
+	return true, atomicfile.Write(mark, []byte("the embedded etcd has not been ready yet\n"), 0o600)
+}
+
+// firstStartDone takes the mark away, for good: if it came back after a power cut,
+// a member with data would be put aside.
+func firstStartDone(dir string) error {
+	if err := os.Remove(filepath.Join(dir, memberMark)); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(dir)
 }
 
 // disarm ends the alarm of a full database if it is below its quota by now: the
@@ -115,7 +172,7 @@ func disarm(ctx context.Context, cli *clientv3.Client, quota int64, log *logrus.
 func memberConfig(dir string, c Embedded, core zapcore.Core) (*embed.Config, func(), error) {
 	cfg := embed.NewConfig()
 	cfg.Name = "osds"
-	cfg.Dir = filepath.Join(dir, "member")
+	cfg.Dir = filepath.Join(dir, memberDir)
 	// Sockets stand in the data directory, whose mode keeps other users out:
 	// nobody can reach the store around the API's authorisation. A socket path
 	// has at most 107 bytes, so a long directory gets a short private one.
