@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/osds-io/osds/test/harness"
 )
 
 // Config is what a cluster is made from.
@@ -41,7 +43,7 @@ type Cluster struct {
 	addr    string
 	ports   [2]int // of the monitor: protocol 2, protocol 1
 	held    []int  // sockets that keep the ports ours
-	spawner *spawner
+	spawner *harness.Spawner
 
 	mu      sync.Mutex
 	daemons map[string]*daemon
@@ -60,7 +62,7 @@ func Start(ctx context.Context, conf Config) (_ *Cluster, err error) {
 	if len(c.Dir) > 60 || !filepath.IsAbs(c.Dir) {
 		return nil, fmt.Errorf("%s is not an absolute path of at most 60 characters", c.Dir)
 	}
-	c.spawner = newSpawner()
+	c.spawner = harness.NewSpawner()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.logs())
@@ -320,7 +322,7 @@ func (c *Cluster) Stop() {
 		_ = unix.Close(fd)
 	}
 	c.held = nil
-	c.spawner.close()
+	c.spawner.Close()
 }
 
 func uuid() (string, error) {

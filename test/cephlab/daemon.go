@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -41,7 +40,7 @@ func (c *Cluster) StartDaemon(name string) error {
 	cmd.Env = append(os.Environ(), "CEPH_CONF="+c.Conf)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = out, out, c.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := c.spawner.run(cmd.Start); err != nil {
+	if err := c.spawner.Run(cmd.Start); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	d := &daemon{cmd: cmd, exited: make(chan struct{})}
@@ -100,34 +99,4 @@ func (d *daemon) stop() {
 		_ = d.cmd.Process.Kill()
 		<-d.exited
 	}
-}
-
-// spawner starts processes from one thread that lives as long as it does: the
-// kernel sends a child's death signal when the thread that made it ends.
-type spawner struct {
-	do   chan func()
-	done chan struct{}
-}
-
-func newSpawner() *spawner {
-	s := &spawner{do: make(chan func()), done: make(chan struct{})}
-	go func() {
-		defer close(s.done)
-		runtime.LockOSThread()
-		for f := range s.do {
-			f()
-		}
-	}()
-	return s
-}
-
-func (s *spawner) run(f func() error) error {
-	ch := make(chan error, 1)
-	s.do <- func() { ch <- f() }
-	return <-ch
-}
-
-func (s *spawner) close() {
-	close(s.do)
-	<-s.done
 }
