@@ -236,9 +236,8 @@ func (f *Fleet) remove(ctx context.Context, d *model.Dock) error {
 		for _, x := range debts {
 			t.Remove(x).Account(x.PoolID, -x.Reserved)
 		}
-		pools := f.Store.Pools.Where("dockId", d.ID, removeBatch)
 		if len(debts) == 0 {
-			for _, p := range pools {
+			for _, p := range f.Store.Pools.Where("dockId", d.ID, removeBatch) {
 				t.Remove(p)
 			}
 		}
@@ -248,14 +247,7 @@ func (f *Fleet) remove(ctx context.Context, d *model.Dock) error {
 		} else {
 			t.If(db.Key(model.ResDock, d.ID), d.Rev)
 		}
-		rev, err := f.Term.Lane.Commit(ctx, t)
-		if c, ok := err.(*db.ErrConflict); ok {
-			return f.Store.WaitRev(ctx, c.Rev) // gone on with in the next round
-		}
-		if err == nil {
-			err = f.Store.WaitRev(ctx, rev)
-		}
-		if err != nil {
+		if done, err := f.commit(ctx, f.Term.Lane, t); err != nil || !done {
 			return err
 		}
 		for _, x := range debts {
@@ -278,14 +270,22 @@ func (f *Fleet) poolDown(ctx context.Context, p *model.Pool, why string) error {
 // write commits one record and waits until the cache shows it, so that the next
 // round compares with it.
 func (f *Fleet) write(ctx context.Context, label string, r model.Record) error {
-	rev, err := f.Term.Side.Commit(ctx, (&db.Txn{Label: label}).Update(r))
+	_, err := f.commit(ctx, f.Term.Side, (&db.Txn{Label: label}).Update(r))
+	return err
+}
+
+// commit commits a transaction and waits until the cache shows it; false if it
+// collided with another change, which the cache shows then: what it was about is
+// looked at again in the next round.
+func (f *Fleet) commit(ctx context.Context, lane *db.Lane, t *db.Txn) (bool, error) {
+	rev, err := lane.Commit(ctx, t)
 	if c, ok := err.(*db.ErrConflict); ok {
-		return f.Store.WaitRev(ctx, c.Rev) // looked at again in the next round
+		return false, f.Store.WaitRev(ctx, c.Rev)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	return f.Store.WaitRev(ctx, rev)
+	return true, f.Store.WaitRev(ctx, rev)
 }
 
 func driverNames(backends []string) string {
