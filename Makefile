@@ -45,8 +45,8 @@ lint:
 	$(GO) vet -tags real ./...
 	$(GO) tool staticcheck -tags real ./...
 ifneq ($(TAGS),)
-	$(GO) vet -tags '$(TAGS)' ./pkg/drivers/... ./cmd/...
-	$(GO) tool staticcheck -tags '$(TAGS)' ./pkg/drivers/... ./cmd/...
+	$(GO) vet -tags '$(TAGS)' ./pkg/drivers/... ./cmd/... ./test/bench
+	$(GO) tool staticcheck -tags '$(TAGS)' ./pkg/drivers/... ./cmd/... ./test/bench
 endif
 
 test-unit:
@@ -71,7 +71,7 @@ fuzz-short:
 	@deploy/dev/fuzz-short
 
 bench:
-	$(GO) run ./test/bench $(BENCH)
+	$(GO) run -tags '$(TAGS)' ./test/bench $(BENCH)
 
 bench-lvm:
 	$(GO) test -tags real -count=1 -timeout 30m -v -run '^TestFigures$$' ./test/lvm
