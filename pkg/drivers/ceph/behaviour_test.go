@@ -443,7 +443,7 @@ func TestRebuild(t *testing.T) {
 	snap := drivers.CreateSnapshot{ID: model.NewID(), Volume: v, TenantID: "t", ClusterID: "c"}
 	_, err := b.d.CreateSnapshot(b.ctx(), snap)
 	b.want("snapshot", err)
-	b.want("removing the directory's entries", store{b.o.io}.drop(volumeKey+v.ID, snapshotKey+snap.ID))
+	b.want("removing the directory's entries", store{b.o.io, &writer{}}.drop(volumeKey+v.ID, snapshotKey+snap.ID))
 	b.want("close", b.d.Close())
 	b.d = open(t, b.dir)
 	l, err := b.d.ListVolumes(b.ctx(), drivers.Page{})

@@ -19,13 +19,16 @@ import (
 // Times of the care that goes on in the background.
 const (
 	careEvery  = 30 * time.Second
-	othersAge  = 10 * time.Minute // how long others' images are taken to stay as they are
-	othersMost = 200              // how many of them are looked at in one round
+	careSoon   = 500 * time.Millisecond // after a delete
+	othersAge  = 10 * time.Minute       // how long others' images are taken to stay as they are
+	othersMost = 200                    // how many of them are looked at in one round
+	othersFew  = 10                     // and in one after deletes
 	// staleTrash is when a note of a delete that has no image in the trash is
 	// forgotten.
 	staleTrash = time.Hour
 )
 
+// wake has the care look at the trash soon.
 func (d *Driver) wake() {
 	select {
 	case d.kick <- struct{}{}:
@@ -36,20 +39,42 @@ func (d *Driver) wake() {
 // care purges the trash, finds images that came back, counts what is not osds's
 // to promise, and notes which clients the hosts have, until ctx ends. Whatever fails is tried again.
 func (d *Driver) care(ctx context.Context) {
+	all := []func(*space, context.Context) error{(*space).purge, (*space).rebuild, (*space).countAll, (*space).noteClients}
+	some := []func(*space, context.Context) error{(*space).countSome}
+	if d.conf.TrashDelay == 0 {
+		some = append([]func(*space, context.Context) error{(*space).purge}, some...)
+	}
 	t := time.NewTicker(careEvery)
 	defer t.Stop()
+	soon := time.NewTimer(careEvery)
+	defer soon.Stop()
+	soon.Stop()
+	d.careOnce(ctx, all)
 	for {
-		d.careOnce(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			d.careOnce(ctx, all)
+			continue
 		case <-d.kick:
 		}
+		// Deletes come in crowds: one round for all of them.
+		soon.Reset(careSoon)
+		select {
+		case <-ctx.Done():
+			return
+		case <-soon.C:
+		}
+		select {
+		case <-d.kick:
+		default:
+		}
+		d.careOnce(ctx, some)
 	}
 }
 
-func (d *Driver) careOnce(ctx context.Context) {
+func (d *Driver) careOnce(ctx context.Context, works []func(*space, context.Context) error) {
 	l, err := d.links.get(ctx)
 	if err != nil {
 		return
@@ -57,8 +82,8 @@ func (d *Driver) careOnce(ctx context.Context) {
 	dead := false
 	for _, n := range d.names {
 		s := d.space(l, d.pools[n])
-		for _, fn := range []func(context.Context) error{s.purge, s.rebuild, s.count, s.noteClients} {
-			if err := fn(ctx); cutOff(err) {
+		for _, fn := range works {
+			if err := fn(s, ctx); cutOff(err) {
 				dead = true
 			}
 			if ctx.Err() != nil {
@@ -72,43 +97,46 @@ func (d *Driver) careOnce(ctx context.Context) {
 // purge removes what is due in the trash and was put there by a delete. What
 // clones still need stays until they are independent, which is seen to.
 func (s *space) purge(ctx context.Context) error {
-	trash, err := rbd.GetTrashList(s.io)
+	var notes []string
+	err := s.dir.all(ctx, trashKey, func(i item) bool {
+		var e trashEntry
+		// What cannot be read is decided by the trash itself.
+		if json.Unmarshal(i.data, &e) != nil || time.Since(e.Deleted) >= s.d.conf.TrashDelay {
+			notes = append(notes, i.id)
+		}
+		return true
+	})
 	if err != nil {
 		return err
 	}
-	there := map[string]bool{}
-	for _, t := range trash {
-		there[t.Id] = true
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if time.Now().Before(t.DefermentEndTime) {
-			continue
-		}
-		var e trashEntry
-		if ours, err := s.dir.get(trashKey+t.Id, &e); err != nil {
-			return err
-		} else if !ours {
-			continue // somebody else's
-		}
-		if err := s.purgeOne(ctx, t.Id); err != nil && !model.IsKind(fail("", err), model.KindBusy) {
+	for _, rid := range notes {
+		if err := s.purgeDue(ctx, rid); err != nil && !model.IsKind(fail("", err), model.KindBusy) {
 			return err
 		}
 	}
-	// Notes whose image is gone, or never came.
-	var stale []string
-	err = s.dir.all(ctx, trashKey, func(i item) bool {
-		var e trashEntry
-		_ = json.Unmarshal(i.data, &e)
-		if !there[i.id] && time.Since(e.Deleted) > staleTrash {
-			stale = append(stale, trashKey+i.id)
-		}
-		return len(stale) < 1000
-	})
-	if err == nil && len(stale) > 0 {
-		err = s.dir.drop(stale...)
+	return nil
+}
+
+// purgeDue removes an image that is due in the trash, by its note. A note whose
+// image never came there, or was taken out again, goes after a while.
+func (s *space) purgeDue(ctx context.Context, rid string) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	return err
+	until, there, err := s.inTrash(rid)
+	switch {
+	case err != nil:
+		return err
+	case there && time.Now().Before(until):
+		return nil
+	case there:
+		return s.purgeOne(ctx, rid)
+	}
+	var e trashEntry
+	if ours, err := s.dir.get(trashKey+rid, &e); err != nil || !ours || time.Since(e.Deleted) < staleTrash {
+		return err
+	}
+	return s.dir.drop(trashKey + rid)
 }
 
 func (s *space) purgeOne(ctx context.Context, id string) error {
@@ -226,10 +254,19 @@ type counted struct {
 	at    time.Time
 }
 
+// countAll and countSome count; some is what goes on while there are deletes.
+func (s *space) countAll(ctx context.Context) error  { return s.count(ctx, othersMost) }
+func (s *space) countSome(ctx context.Context) error { return s.count(ctx, othersFew) }
+
 // count finds out what the pool holds that is not osds's to promise: the trash,
 // and images that are not ours.
-func (s *space) count(ctx context.Context) error {
+func (s *space) count(ctx context.Context, most int) error {
 	trash, err := rbd.GetTrashList(s.io)
+	if errno(err) == syscall.ERANGE {
+		// More than librbd lists at a time: what osds put there is counted.
+		trash = nil
+		err = s.dir.all(ctx, trashKey, func(i item) bool { trash = append(trash, rbd.TrashInfo{Id: i.id}); return true })
+	}
 	if err != nil {
 		return err
 	}
@@ -245,7 +282,7 @@ func (s *space) count(ctx context.Context) error {
 	looked := 0
 	look := func(key string, age time.Duration, open func() (*rbd.Image, error)) error {
 		c, known := was[key]
-		if known && time.Since(c.at) < age || looked >= othersMost {
+		if known && time.Since(c.at) < age || looked >= most {
 			if known {
 				now[key] = c
 			}
@@ -397,7 +434,7 @@ func (s *space) readopt(id string) error {
 	}
 	defer img.close()
 	t := img.tag
-	entries := map[string]any{volumeKey + id: volumeEntry{Name: t.Name, Tenant: t.Tenant, Cluster: t.Cluster, Size: img.size(), Source: t.Source, Created: t.Created}}
+	entries := map[string]any{volumeKey + id: img.entry()}
 	snaps, err := img.snaps()
 	if err != nil {
 		return err

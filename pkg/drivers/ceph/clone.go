@@ -41,11 +41,10 @@ func (s *space) source(m making) (*source, error) {
 		}
 		return m.checkSource(&source{volumeID: ref.ID, raw: img.fullSize(), depth: img.tag.Depth, crypt: img.tag.Crypt})
 	}
-	img, sn, _, err := s.openSnapshot(m.Source.Snapshot.ID, m.Source.Snapshot.VolumeID)
+	img, sn, _, err := s.lookSnapshot(m.Source.Snapshot.ID, m.Source.Snapshot.VolumeID)
 	if err != nil {
 		return nil, err
 	}
-	defer img.close()
 	return m.checkSource(&source{volumeID: img.id, snap: sn.Name, raw: model.Bytes(sn.Size), depth: img.tag.Depth, crypt: img.tag.Crypt})
 }
 

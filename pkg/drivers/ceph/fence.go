@@ -33,6 +33,21 @@ func (s *space) watchers(img *image) ([]string, error) {
 	return out, nil
 }
 
+// askLimit is how long clients of an image may take to say that they are there.
+const askLimit = 2 * time.Second
+
+// watched says whether somebody has an image open. It is asked of the clients
+// themselves: what they are sent says that the image may have changed, which does
+// them nothing. That is much less than opening the image, and as sure: the OSD
+// answers at once only if it knows of nobody.
+func (s *space) watched(rid string) (bool, error) {
+	acks, late, err := s.io.NotifyWithTimeout(headerPrefix+rid, nil, askLimit)
+	if len(acks)+len(late) > 0 || errno(err) == syscall.ETIMEDOUT {
+		return true, nil
+	}
+	return false, err
+}
+
 // notWatched is busy for a volume that somebody has open.
 func (s *space) notWatched(img *image) error {
 	w, err := s.watchers(img)

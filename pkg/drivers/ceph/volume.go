@@ -305,18 +305,15 @@ func (d *Driver) DeleteVolume(ctx context.Context, r drivers.VolumeRef) error {
 var errNext = model.Errorf(model.KindNotFound, "go on to the next pool")
 
 func (s *space) delete(ctx context.Context, id string) error {
-	img, err := s.open(id, false)
+	img, err := s.look(id)
 	if err != nil {
 		return err
 	}
-	defer func() { img.close() }()
 	if img == nil || !img.whole {
 		var e volumeEntry
 		if ours, err := s.dir.get(volumeKey+id, &e); err != nil || !ours {
 			return err // there is nothing, or nothing of ours
 		}
-		img.close()
-		img = nil
 		if err := s.clear(ctx, id, e.Source); err != nil {
 			return err
 		}
@@ -325,44 +322,59 @@ func (s *space) delete(ctx context.Context, id string) error {
 	if err := s.notExported(id); err != nil {
 		return err
 	}
-	// librbd puts an image into the trash even if it is open somewhere.
-	if err := s.notWatched(img); err != nil {
+	if err := s.unused(ctx, img); err != nil {
 		return err
 	}
-	if err := s.noSnaps(ctx, img); err != nil {
-		return err
-	}
-	if err := s.noGroup(img); err != nil {
-		return err
-	}
-	rid, err := img.GetId()
-	if err != nil {
-		return err
-	}
-	img.close()
-	img = nil
 	if err := step(ctx, "delete.begin"); err != nil {
 		return err
 	}
-	if err := s.dir.put(map[string]any{trashKey + rid: trashEntry{VolumeID: id, Deleted: time.Now().UTC()}}); err != nil {
+	// One change: a volume that was noted as deleted and is still there is
+	// found again by what its image says of itself.
+	note := trashEntry{VolumeID: id, Deleted: time.Now().UTC()}
+	if err := s.dir.change(map[string]any{trashKey + img.rid: note}, volumeKey+id); err != nil {
 		return err
 	}
 	if err := step(ctx, "delete.noted"); err != nil {
 		return err
 	}
-	if err := rbd.GetImage(s.io, imageName(id)).Trash(s.d.conf.TrashDelay); absent(err) {
+	err = rbd.GetImage(s.io, imageName(id)).Trash(s.d.conf.TrashDelay)
+	if absent(err) {
 		// Where librbd cannot write it may say this too.
-		if err := s.isAbsent(id); err != nil {
-			return err
-		}
-	} else if err != nil {
+		err = s.isAbsent(id)
+	}
+	if err != nil {
+		// If this cannot be written either, the background does it.
+		_ = s.dir.put(map[string]any{volumeKey + id: img.entry()})
 		return err
 	}
 	s.d.wake()
-	if err := step(ctx, "delete.moved"); err != nil {
+	return step(ctx, "delete.moved")
+}
+
+// unused is busy for a volume that somebody has open, that has snapshots, or that
+// is in a group. librbd puts such an image into the trash all the same. For most
+// volumes what was looked at says that there is nothing; the others are opened.
+func (s *space) unused(ctx context.Context, img *image) error {
+	if len(img.snapIDs) == 0 && !img.grouped {
+		if watched, err := s.watched(img.rid); err != nil || !watched {
+			return err
+		}
+	}
+	open, err := s.open(img.id, false)
+	if err != nil {
 		return err
 	}
-	return s.dir.drop(volumeKey + id)
+	if open == nil {
+		return model.Errorf(model.KindUnavailable, "the image %s is gone meanwhile", imageName(img.id))
+	}
+	defer open.close()
+	if err := s.notWatched(open); err != nil {
+		return err
+	}
+	if err := s.noSnaps(ctx, open); err != nil {
+		return err
+	}
+	return s.noGroup(open)
 }
 
 // isAbsent is an error unless the pool has no image of the volume.
