@@ -41,7 +41,8 @@ func (d *Driver) wake() {
 func (d *Driver) care(ctx context.Context) {
 	all := []func(*space, context.Context) error{(*space).purge, (*space).rebuild, (*space).countAll, (*space).noteClients}
 	some := []func(*space, context.Context) error{(*space).countSome}
-	if d.conf.TrashDelay == 0 {
+	pause := max(careSoon, d.conf.TrashDelay)
+	if pause < careEvery {
 		some = append([]func(*space, context.Context) error{(*space).purge}, some...)
 	}
 	t := time.NewTicker(careEvery)
@@ -60,7 +61,7 @@ func (d *Driver) care(ctx context.Context) {
 		case <-d.kick:
 		}
 		// Deletes come in crowds: one round for all of them.
-		soon.Reset(careSoon)
+		soon.Reset(min(pause, careEvery))
 		select {
 		case <-ctx.Done():
 			return
@@ -405,8 +406,18 @@ func (s *space) noteClientsOf(ctx context.Context, attachmentID, volumeID string
 
 // rebuild puts into the directory what says of itself that it is ours and is not
 // there: a directory that was lost, or left behind when images were copied, is
-// made anew.
+// made anew, and so is what a delete that failed has taken out. Another dock may
+// have been deleting the volume just then: what was put in is looked at once more
+// in the next round.
 func (s *space) rebuild(ctx context.Context) error {
+	again := s.adopted
+	s.adopted = nil
+	for _, id := range again {
+		if err := s.disown(ctx, id); err != nil {
+			s.adopted = again
+			return err
+		}
+	}
 	names, err := rbd.GetImageNames(s.io)
 	if err != nil {
 		return err
@@ -415,27 +426,41 @@ func (s *space) rebuild(ctx context.Context) error {
 	if err := s.dir.all(ctx, volumeKey, func(i item) bool { have[i.id] = true; return true }); err != nil {
 		return err
 	}
-	var missing []string
 	for _, n := range names {
 		if id, ok := strings.CutPrefix(n, namePrefix); ok && !have[id] && model.ValidID(id) {
-			missing = append(missing, id)
+			s.adopted = append(s.adopted, id)
 		}
 	}
-	return each(ctx, len(missing), func(i int) error { return s.readopt(missing[i]) })
+	missing := s.adopted
+	return each(ctx, len(missing), func(i int) error { return s.readopt(ctx, missing[i]) })
 }
 
-func (s *space) readopt(id string) error {
+// disown takes a volume out of the directory again that has no image.
+func (s *space) disown(ctx context.Context, id string) error {
+	unlock, _, err := s.d.background(ctx, lockVolume(id))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if rid, err := s.imageID(id); err != nil || rid != "" {
+		return err
+	}
+	return s.dir.drop(volumeKey + id)
+}
+
+func (s *space) readopt(ctx context.Context, id string) error {
+	unlock, _, err := s.d.background(ctx, lockVolume(id))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	img, err := s.look(id)
 	if err != nil || img == nil || !img.whole {
 		return err
 	}
-	if img, err = s.open(id, false); err != nil || img == nil {
-		return err
-	}
-	defer img.close()
 	t := img.tag
 	entries := map[string]any{volumeKey + id: img.entry()}
-	snaps, err := img.snaps()
+	snaps, err := s.lookSnaps(img)
 	if err != nil {
 		return err
 	}

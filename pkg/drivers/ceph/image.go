@@ -4,6 +4,7 @@ package ceph
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -233,11 +234,11 @@ func (i *image) removeSnap(name string) error {
 }
 
 // inherited gives the metadata that a clone has from its parent and that is not
-// for it.
+// for it. What may be set while the clone is made is always among it.
 func (i *image) inherited() []string {
-	var out []string
+	out := []string{tagMeta, revertMeta, qosIOPS, qosBPS}
 	for k := range i.meta {
-		if strings.HasPrefix(k, metaPrefix) || strings.HasPrefix(k, qosPrefix) {
+		if (strings.HasPrefix(k, metaPrefix) || strings.HasPrefix(k, qosPrefix)) && !slices.Contains(out, k) {
 			out = append(out, k)
 		}
 	}

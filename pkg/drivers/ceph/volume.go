@@ -117,21 +117,19 @@ func (s *space) create(ctx context.Context, m making) (drivers.Volume, error) {
 			return none, err
 		}
 	}
-	if m.Source != nil {
-		if m.src, err = s.source(m); err != nil {
-			return none, err
-		}
-		m.depth = m.src.depth + 1
-		m.crypt = m.src.crypt
-	}
-	if err := s.room(ctx, m.size); err != nil {
-		return none, err
-	}
 	if err := step(ctx, m.op()+".begin"); err != nil {
 		return none, err
 	}
 	e := volumeEntry{Name: m.Name, Tenant: m.TenantID, Cluster: m.ClusterID, Size: m.size, Source: m.sourceName(), Created: time.Now().UTC()}
-	if err := s.dir.put(map[string]any{volumeKey + m.ID: e}); err != nil {
+	// The note is written while it is looked whether it can be done.
+	noted := make(chan error, 1)
+	go func() { noted <- s.dir.put(map[string]any{volumeKey + m.ID: e}) }()
+	err = s.mayCreate(ctx, &m)
+	if nerr := <-noted; nerr != nil {
+		return none, nerr
+	}
+	if err != nil {
+		_ = s.dir.drop(volumeKey + m.ID)
 		return none, err
 	}
 	v, err := s.make(ctx, m)
@@ -142,6 +140,18 @@ func (s *space) create(ctx context.Context, m making) (drivers.Volume, error) {
 		}
 	}
 	return v, err
+}
+
+// mayCreate looks at what a volume is to be made of, and whether there is room.
+func (s *space) mayCreate(ctx context.Context, m *making) (err error) {
+	if m.Source != nil {
+		if m.src, err = s.source(*m); err != nil {
+			return err
+		}
+		m.depth = m.src.depth + 1
+		m.crypt = m.src.crypt
+	}
+	return s.room(ctx, m.size)
 }
 
 // make makes the image and what belongs to it. The directory has it already.
@@ -210,18 +220,21 @@ func (s *space) finish(ctx context.Context, m making) (drivers.Volume, error) {
 	none := drivers.Volume{}
 	img := &image{id: m.ID, raw: m.size}
 	var err error
-	if m.src == nil && !m.encrypt {
+	var inherited []string
+	if m.encrypt && m.src == nil {
+		img, err = s.look(m.ID)
+	} else {
 		img.rid, err = s.imageID(m.ID)
-	} else if img, err = s.look(m.ID); img == nil && err == nil {
-		img = &image{}
 	}
 	if err != nil {
 		return none, err
 	}
-	if img.rid == "" {
+	if img == nil || img.rid == "" {
 		return none, model.Errorf(model.KindUnavailable, "the image %s is gone again", imageName(m.ID))
 	}
-	inherited := img.inherited()
+	if m.src != nil {
+		img.raw, inherited = m.src.now, m.src.inherited
+	}
 	img.meta = nil
 	switch {
 	case m.src != nil:
