@@ -256,3 +256,14 @@ func batch(ctx context.Context, cs []caller, first, n int, call func(ctx context
 	wg.Wait()
 	return time.Since(began), context.Cause(ctx)
 }
+
+// add adds what was used over another time.
+func (u *used) add(o used) {
+	if u.procs == nil {
+		u.procs = make([]time.Duration, len(o.procs))
+	}
+	for i, d := range o.procs {
+		u.procs[i] += d
+	}
+	u.self, u.others, u.over = u.self+o.self, u.others+o.others, u.over+o.over
+}

@@ -286,14 +286,3 @@ func (m *meter) used() (used, error) {
 
 // cores is a share of the machine: 1 is one processor all the time.
 func (u used) cores(d time.Duration) float64 { return d.Seconds() / u.over.Seconds() }
-
-// add adds what was used over another time.
-func (u *used) add(o used) {
-	if u.procs == nil {
-		u.procs = make([]time.Duration, len(o.procs))
-	}
-	for i, d := range o.procs {
-		u.procs[i] += d
-	}
-	u.self, u.others, u.over = u.self+o.self, u.others+o.others, u.over+o.over
-}

@@ -452,18 +452,3 @@ func capacity(t testing.TB, mnt string) int64 {
 	must(t, unix.Statfs(mnt, &s))
 	return int64(s.Blocks) * s.Bsize
 }
-
-func kill(t testing.TB, pid int) {
-	t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		t.Fatal(err)
-	}
-}
-
-func removeAll(files []string) error {
-	var errs []error
-	for _, f := range files {
-		errs = append(errs, os.Remove(f))
-	}
-	return errors.Join(errs...)
-}
