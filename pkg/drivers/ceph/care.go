@@ -39,43 +39,47 @@ func (d *Driver) wake() {
 // care purges the trash, finds images that came back, counts what is not osds's
 // to promise, and notes which clients the hosts have, until ctx ends. Whatever fails is tried again.
 func (d *Driver) care(ctx context.Context) {
-	all := []func(*space, context.Context) error{(*space).purge, (*space).rebuild, (*space).countAll, (*space).noteClients}
-	some := []func(*space, context.Context) error{(*space).countSome}
-	pause := max(careSoon, d.conf.TrashDelay)
-	if pause < careEvery {
-		some = append([]func(*space, context.Context) error{(*space).purge}, some...)
-	}
-	t := time.NewTicker(careEvery)
+	all := []work{(*space).purge, (*space).rebuild, (*space).countAll, (*space).noteClients}
+	delay := d.conf.TrashDelay
+	t, soon, later := time.NewTicker(careEvery), time.NewTimer(careSoon), time.NewTimer(delay)
 	defer t.Stop()
-	soon := time.NewTimer(careEvery)
 	defer soon.Stop()
+	defer later.Stop()
 	soon.Stop()
-	d.careOnce(ctx, all)
+	later.Stop()
+	d.careOnce(ctx, all...)
+	waiting := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			d.careOnce(ctx, all)
-			continue
+			d.careOnce(ctx, all...)
 		case <-d.kick:
-		}
-		// Deletes come in crowds: one round for all of them.
-		soon.Reset(min(pause, careEvery))
-		select {
-		case <-ctx.Done():
-			return
+			// Deletes come in crowds: one round for all of them.
+			if !waiting {
+				waiting = true
+				soon.Reset(careSoon)
+			}
+			if delay > careSoon && delay < careEvery {
+				later.Reset(delay)
+			}
 		case <-soon.C:
+			waiting = false
+			if delay <= careSoon {
+				d.careOnce(ctx, (*space).purge)
+			}
+			d.careOnce(ctx, (*space).countSome)
+		case <-later.C:
+			d.careOnce(ctx, (*space).purge)
 		}
-		select {
-		case <-d.kick:
-		default:
-		}
-		d.careOnce(ctx, some)
 	}
 }
 
-func (d *Driver) careOnce(ctx context.Context, works []func(*space, context.Context) error) {
+// work is a part of the care of one pool.
+type work func(*space, context.Context) error
+
+func (d *Driver) careOnce(ctx context.Context, works ...work) {
 	l, err := d.links.get(ctx)
 	if err != nil {
 		return
@@ -110,10 +114,23 @@ func (s *space) purge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, rid := range notes {
-		if err := s.purgeDue(ctx, rid); err != nil && !model.IsKind(fail("", err), model.KindBusy) {
-			return err
+	// A clone in the trash goes before its parent: what was busy may not be any
+	// more when others have gone.
+	for gone := true; gone && len(notes) > 0; {
+		gone = false
+		var busy []string
+		for _, rid := range notes {
+			err := s.purgeDue(ctx, rid)
+			switch {
+			case err == nil:
+				gone = true
+			case model.IsKind(fail("", err), model.KindBusy):
+				busy = append(busy, rid)
+			default:
+				return err
+			}
 		}
+		notes = busy
 	}
 	return nil
 }

@@ -117,8 +117,9 @@ type change struct {
 	done chan error
 }
 
-// changesMost is how many changes are written at a time.
-const changesMost = 64
+// changesMost is how many changes are written at a time: those of all calls, so
+// that with a cluster that does not answer nobody waits for more than two writes.
+const changesMost = maxCalls
 
 // writer writes the changes of one pool's directory. Those that come while one
 // is being written are written together after it: all are to one object, where
