@@ -19,7 +19,8 @@ import (
 // Times of the care that goes on in the background.
 const (
 	careEvery  = 30 * time.Second
-	careSoon   = 500 * time.Millisecond // after a delete
+	careSoon   = 500 * time.Millisecond // after a delete, if there is something to purge
+	countSoon  = 2 * time.Second        // after a delete, if it is only to be counted
 	othersAge  = 10 * time.Minute       // how long others' images are taken to stay as they are
 	othersMost = 200                    // how many of them are looked at in one round
 	othersFew  = 10                     // and in one after deletes
@@ -40,7 +41,10 @@ func (d *Driver) wake() {
 // to promise, and notes which clients the hosts have, until ctx ends. Whatever fails is tried again.
 func (d *Driver) care(ctx context.Context) {
 	all := []work{(*space).purge, (*space).rebuild, (*space).countAll, (*space).noteClients}
-	delay := d.conf.TrashDelay
+	delay, pause := d.conf.TrashDelay, careSoon
+	if delay > careSoon {
+		pause = countSoon
+	}
 	t, soon, later := time.NewTicker(careEvery), time.NewTimer(careSoon), time.NewTimer(delay)
 	defer t.Stop()
 	defer soon.Stop()
@@ -59,7 +63,7 @@ func (d *Driver) care(ctx context.Context) {
 			// Deletes come in crowds: one round for all of them.
 			if !waiting {
 				waiting = true
-				soon.Reset(careSoon)
+				soon.Reset(pause)
 			}
 			if delay > careSoon && delay < careEvery {
 				later.Reset(delay)
