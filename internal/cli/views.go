@@ -334,6 +334,7 @@ var taskView = &view[wire.TaskSpec]{
 		{head: "LastError", get: func(x *wire.TaskSpec) string { return x.LastError }},
 	},
 	wide: []col[wire.TaskSpec]{
+		{head: "Progress", get: progressOf},
 		{head: "ResourceName", get: func(x *wire.TaskSpec) string { return x.ResourceName }},
 		{head: "CreatedAt", get: func(x *wire.TaskSpec) string { return x.CreatedAt }},
 		{head: "NextRetry", get: func(x *wire.TaskSpec) string { return x.NextRetry }},
@@ -349,6 +350,7 @@ var taskView = &view[wire.TaskSpec]{
 		{head: "ResourceStatus", get: func(x *wire.TaskSpec) string { return string(x.ResourceStatus) }, hide: true},
 		{head: "State", get: func(x *wire.TaskSpec) string { return string(x.State) }},
 		{head: "Step", get: func(x *wire.TaskSpec) string { return string(x.Step) }},
+		{head: "Progress", get: progressOf, hide: true},
 		{head: "Attempts", get: func(x *wire.TaskSpec) string { return num(int64(x.Attempts)) }},
 		{head: "LastError", get: func(x *wire.TaskSpec) string { return x.LastError }, hide: true},
 		{head: "ErrorKind", get: func(x *wire.TaskSpec) string { return string(x.ErrorKind) }, hide: true},

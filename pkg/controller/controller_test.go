@@ -354,6 +354,7 @@ type rig struct {
 	dock *memDock
 	c    *Controller
 	stop func()
+	tune func(*steps.Limits)
 }
 
 func newRig(t testing.TB, total model.Bytes) *rig { t.Helper(); return newRigFor(t, total, "") }
@@ -382,6 +383,9 @@ func (r *rig) start() {
 	log.SetOutput(io.Discard)
 	lim := steps.DefaultLimits()
 	lim.Debt = 500 * time.Millisecond
+	if r.tune != nil {
+		r.tune(&lim)
+	}
 	r.c = New(Config{Store: r.s, Dialer: r.dock, Sessions: r.dock, ClusterID: "c1", Limits: lim, Log: logrus.NewEntry(log), DockGrace: 100 * time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -73,7 +73,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, d *Dock) *metrics {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "osds_dock_calls_total",
-			Help: "Calls answered, by operation and kind of error (ok if none)."}, []string{"op", "code"}),
+			Help: "Calls answered, by operation and kind of error (ok if none; inProgress if the same call again goes on with long work)."}, []string{"op", "code"}),
 		flight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "osds_dock_calls_in_flight",
 			Help: "Calls in progress or waiting."}),
 		stale: prometheus.NewCounter(prometheus.CounterOpts{Name: "osds_dock_stale_total",
@@ -112,6 +112,10 @@ func (m *metrics) done(o op, err error, began time.Time) {
 	m.seconds[o].Observe(time.Since(began).Seconds())
 	if err == nil {
 		m.ok[o].Inc()
+		return
+	}
+	if model.ProgressOf(err) != nil {
+		m.calls.WithLabelValues(o.String(), "inProgress").Inc()
 		return
 	}
 	k := model.KindOf(err)

@@ -26,6 +26,11 @@ import (
 //     context error) means that it may or may not have happened; any other
 //     kind means that nothing of it remains, or that the same call again will
 //     finish or undo it.
+//   - Work that takes longer than some seconds need not be done in one call: an
+//     error made by InProgress says how far it is, and the same call again goes
+//     on from there, also after a restart. Until it is whole it is as an
+//     interrupted call leaves it. Work that is told of so must advance with each
+//     call; it is given up, and undone, when it does not for long.
 //   - A crash in the middle leaves what the same call again completes, or what
 //     the matching delete removes.
 type Driver interface {

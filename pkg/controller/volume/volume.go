@@ -142,7 +142,7 @@ func (h *Handler) place(j *task.Job, v *model.Volume) error {
 func (h *Handler) provision(ctx context.Context, j *task.Job, v *model.Volume) error {
 	got, err := h.make(ctx, v)
 	if err != nil {
-		if h.Judge(v.Task, err) == steps.Retry && h.Now().Sub(v.Task.CreatedAt) < h.Limits.Create {
+		if h.WaitOn(v.Task, err) {
 			return err
 		}
 		if model.IsKind(err, model.KindExists) {

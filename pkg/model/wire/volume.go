@@ -42,6 +42,15 @@ type Identifier struct {
 	DurableNameFormat string `json:"durableNameFormat,omitempty"`
 }
 
+// reason is what a record says of its status: how far long work on it is, while
+// there is any.
+func reason(of string, t *model.Task) string {
+	if s := t.Doing(); s != "" {
+		return s
+	}
+	return of
+}
+
 // FromVolume shows a volume. Its metadata is the client's, with the driver's
 // added; a client's key of the same name gives way. The result shares maps with
 // the record: it is for encoding, not for changing.
@@ -63,7 +72,7 @@ func FromVolume(v *model.Volume) *VolumeSpec {
 		ReplicationID:    v.ReplicationID,
 		MultiAttach:      v.MultiAttach,
 		SourceVolumeID:   v.SourceVolumeID,
-		StatusReason:     v.StatusReason,
+		StatusReason:     reason(v.StatusReason, v.Task),
 		TaskID:           taskID(v.Task),
 	}
 	if v.DurableName != "" {
