@@ -25,6 +25,7 @@ func newStoreCollector(s *Server) *storeCollector {
 	}
 	add("tasks", "Tasks in progress.", "resource", "kind", "state")
 	add("task_oldest_seconds", "Age of the oldest task in progress.", "resource", "kind")
+	add("task_idle_seconds", "Longest time that a task in progress has not been seen to advance.", "resource", "kind")
 	add("tasks_ended_total", "Tasks that ended since this process began, as it saw them.", "resource", "kind", "state")
 	add("records", "Records in the store.", "resource")
 	add("ledger_reserved_bytes", "What is promised in a pool.", "pool", "name")
@@ -79,7 +80,7 @@ func (c *storeCollector) Collect(ch chan<- prometheus.Metric) {
 func (c *storeCollector) tasks(ch chan<- prometheus.Metric) {
 	now := c.s.now()
 	count := map[taskKey]int{}
-	oldest := map[taskKey]time.Time{}
+	oldest, idle := map[taskKey]time.Time{}, map[taskKey]time.Duration{}
 	c.s.tasks.each(func(t task) {
 		k := t.rec.CurrentTask()
 		count[taskKey{t.rec.Res(), k.Kind, t.state(now)}]++
@@ -87,12 +88,16 @@ func (c *storeCollector) tasks(ch chan<- prometheus.Metric) {
 		if at, ok := oldest[key]; !ok || k.CreatedAt.Before(at) {
 			oldest[key] = k.CreatedAt
 		}
+		idle[key] = max(idle[key], k.Idle(now))
 	})
 	for k, n := range count {
 		c.gauge(ch, "tasks", float64(n), string(k.res), string(k.kind), string(k.state))
 	}
 	for k, at := range oldest {
 		c.gauge(ch, "task_oldest_seconds", now.Sub(at).Seconds(), string(k.res), string(k.kind))
+	}
+	for k, d := range idle {
+		c.gauge(ch, "task_idle_seconds", d.Seconds(), string(k.res), string(k.kind))
 	}
 	for k, n := range c.s.tasks.ends() {
 		c.counter(ch, "tasks_ended_total", float64(n), string(k.res), string(k.kind), string(k.state))

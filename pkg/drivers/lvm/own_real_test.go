@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/drivers/drivertest"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -355,6 +356,30 @@ func TestAfterHostRestart(t *testing.T) {
 			if err := d.DeleteVolume(ctx, ref); err != nil {
 				t.Error(err)
 			}
+		})
+	}
+}
+
+// Clearing and copying is done in many calls where it takes long, goes on after a
+// restart, and can be undone.
+func TestProgress(t *testing.T) {
+	for _, x := range []struct {
+		zeroing string
+		ops     []string
+	}{
+		{zeroBefore, []string{"create", "clone", "expand", "revert"}},
+		{zeroDelete, []string{"clone", "delete"}},
+	} {
+		t.Run(x.zeroing, func(t *testing.T) {
+			dir := setUp(t, testGroup, "capacity: 900MiB\nzeroing: "+x.zeroing)
+			h := harness(dir, testGroup)
+			h.Size = 96 * model.MiB // more than one step of clearing
+			h.New = func(t testing.TB) drivers.Driver {
+				d := open(t, dir)
+				d.slice = time.Millisecond
+				return d
+			}
+			drivertest.Progress(t, h, x.ops...)
 		})
 	}
 }
