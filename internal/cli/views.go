@@ -206,6 +206,7 @@ var volumeView = &view[wire.VolumeSpec]{
 		{head: "MultiAttach", get: func(x *wire.VolumeSpec) string { return yesNo(x.MultiAttach) }},
 		{head: "SnapshotId", get: func(x *wire.VolumeSpec) string { return x.SnapshotID }, hide: true},
 		{head: "SourceVolumeId", get: func(x *wire.VolumeSpec) string { return x.SourceVolumeID }, hide: true},
+		{head: "Existing", get: func(x *wire.VolumeSpec) string { return x.Existing }, hide: true},
 		{head: "DurableName", get: func(x *wire.VolumeSpec) string {
 			if x.Identifier == nil {
 				return ""

@@ -186,6 +186,7 @@ func (d *daemon) serve(ctx context.Context, apiLis, regLis net.Listener) error {
 	}
 	handler := api.New(api.Deps{
 		Store: d.store, Planner: &controller.Planner{Store: d.store, Now: time.Now},
+		Finder: &controller.Finder{Store: d.store, Dialer: dialer{d.docks}},
 		Doctor: &doctor.Doctor{Store: d.store, Dialer: dialer{d.docks}, Now: time.Now, ClusterID: func() string { return cluster }},
 		PoolView: func(p *model.Pool) (total, free, reserved model.Bytes, status model.Status) {
 			return sess.view(d.store, p)

@@ -16,6 +16,7 @@ import (
 func (s *Server) routesDocks(r *mux.Router) {
 	s.tenantHandle(r, "/pools", methods{http.MethodGet: s.listPools})
 	s.tenantHandle(r, "/pools/{poolId}", methods{http.MethodGet: s.getPool})
+	s.tenantHandle(r, "/pools/{poolId}/importable", methods{http.MethodGet: adminOnly("the list of what could be imported", s.listImportable)})
 	s.tenantHandle(r, "/docks", methods{http.MethodGet: s.listDocks})
 	s.tenantHandle(r, "/docks/{dockId}", methods{http.MethodGet: s.getDock, http.MethodDelete: adminOnly("the removal of docks", s.deleteDock)})
 	s.tenantHandle(r, "/availabilityZones", methods{http.MethodGet: s.listZones})

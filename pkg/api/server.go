@@ -34,6 +34,7 @@ type Deps struct {
 	// ledger's.
 	PoolView func(*model.Pool) (total, free, reserved model.Bytes, status model.Status)
 	Doctor   Doctor
+	Finder   Finder
 	// Leader says who runs the controllers; nil if unknown.
 	Leader  func() *db.LeaderInfo
 	Log     *logrus.Entry

@@ -67,6 +67,16 @@ func Force() Option {
 	}
 }
 
+// Release makes a volume's deletion leave its data on the backend.
+func Release() Option {
+	return func(r *request) {
+		if r.query == nil {
+			r.query = url.Values{}
+		}
+		r.query.Set("release", "true")
+	}
+}
+
 // RequestID sets the id under which the server logs the call.
 func RequestID(id string) Option {
 	return func(r *request) { r.header.Set(wire.HeaderRequestID, id) }

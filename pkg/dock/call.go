@@ -32,7 +32,7 @@ type call struct {
 // mutates says whether the op changes something; those that do must be fenced.
 func (o op) mutates() bool {
 	switch o {
-	case opGetVolume, opListVolumes, opGetSnapshot, opListSnapshots, opListExports, opListDevices:
+	case opGetVolume, opListVolumes, opGetSnapshot, opListSnapshots, opListExports, opListDevices, opListImportable:
 		return false
 	}
 	return true

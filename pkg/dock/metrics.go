@@ -23,6 +23,9 @@ const (
 	opDeleteSnapshot
 	opGetSnapshot
 	opListSnapshots
+	opListImportable
+	opImportVolume
+	opReleaseVolume
 	opExport
 	opUnexport
 	opListExports
@@ -45,6 +48,9 @@ var opInfo = [numOps]struct{ name, before, after string }{
 	opDeleteSnapshot: {"deleteSnapshot", "dock.deleteSnapshot.before", "dock.deleteSnapshot.after"},
 	opGetSnapshot:    {"getSnapshot", "dock.getSnapshot.before", "dock.getSnapshot.after"},
 	opListSnapshots:  {"listSnapshots", "dock.listSnapshots.before", "dock.listSnapshots.after"},
+	opListImportable: {"listImportable", "dock.listImportable.before", "dock.listImportable.after"},
+	opImportVolume:   {"importVolume", "dock.importVolume.before", "dock.importVolume.after"},
+	opReleaseVolume:  {"releaseVolume", "dock.releaseVolume.before", "dock.releaseVolume.after"},
 	opExport:         {"export", "dock.export.before", "dock.export.after"},
 	opUnexport:       {"unexport", "dock.unexport.before", "dock.unexport.after"},
 	opListExports:    {"listExports", "dock.listExports.before", "dock.listExports.after"},

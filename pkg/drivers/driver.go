@@ -122,14 +122,22 @@ type Exporter interface {
 
 // Importer takes over volumes that the backend has and osds has not made.
 type Importer interface {
-	// ListImportable lists what could be imported, in pages ordered by name.
-	ListImportable(ctx context.Context, p Page) ([]Importable, error)
+	// ListImportable lists what could be imported in a pool, in pages ordered by
+	// name.
+	ListImportable(ctx context.Context, pool string, p Page) ([]Importable, error)
 	// ImportVolume makes an existing volume one of ours, with its data: named
 	// and tagged as if it had been created. It is idempotent by id. One that is
 	// in use, or belongs to osds already, is busy or exists. Interrupted, it is
-	// completed by the same call again, and DeleteVolume gives the volume back
-	// as it was; once it is whole, DeleteVolume deletes it.
+	// completed by the same call again, and ReleaseVolume and DeleteVolume give
+	// the volume back as it was; once it is whole, DeleteVolume deletes it.
 	ImportVolume(ctx context.Context, r ImportVolume) (Volume, error)
+	// ReleaseVolume ends that a volume is ours and leaves its data: it is named
+	// as it was before it was imported, where that name is free, and can be
+	// imported again. It is nil for one that is absent or not ours any more, and
+	// busy for one that is exported or has snapshots that need it. What is not
+	// whole is deleted, for it may show old data; but an interrupted import is
+	// given back.
+	ReleaseVolume(ctx context.Context, r VolumeRef) error
 }
 
 // Importable is a volume that could be imported.
@@ -137,6 +145,9 @@ type Importable struct {
 	// Name is the backend's own, for ImportVolume.Existing.
 	Name, Pool string
 	Size       model.Bytes
+	// Adds is by how much the pool's Total grows when it is imported: the space
+	// that counts as others' until then.
+	Adds model.Bytes
 	// Obstacle says why it cannot be imported now; empty if it can.
 	Obstacle string
 }

@@ -94,6 +94,8 @@ type Task struct {
 	GrowFS bool `json:"growFS,omitempty"`
 	// Force, of a detach: cut the host off first, whether it answers or not.
 	Force bool `json:"force,omitempty"`
+	// Release, of a volume's deletion: its data stays on the backend.
+	Release bool `json:"release,omitempty"`
 	// SnapshotID is what revert goes back to.
 	SnapshotID string `json:"snapshot,omitempty"`
 	// Excluded are pools that failed this create and were undone.

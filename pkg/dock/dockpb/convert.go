@@ -226,3 +226,13 @@ func ToInitiators(list []*Initiator) []model.Initiator {
 	}
 	return out
 }
+
+// FromImportable makes the message of a volume that could be imported.
+func FromImportable(v drivers.Importable) *Importable {
+	return &Importable{Name: v.Name, Pool: v.Pool, Size: int64(v.Size), Adds: int64(v.Adds), Obstacle: v.Obstacle}
+}
+
+// ToImportable is the reverse of FromImportable.
+func ToImportable(v *Importable) drivers.Importable {
+	return drivers.Importable{Name: v.GetName(), Pool: v.GetPool(), Size: model.Bytes(v.GetSize()), Adds: model.Bytes(v.GetAdds()), Obstacle: v.GetObstacle()}
+}

@@ -631,6 +631,271 @@ func (x *RevertVolumeRequest) GetSnapshot() *ObjectRef {
 	return nil
 }
 
+type ImportVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Ref           *ObjectRef             `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	Existing      string                 `protobuf:"bytes,3,opt,name=existing,proto3" json:"existing,omitempty"` // the backend's name of it
+	TenantId      string                 `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportVolumeRequest) Reset() {
+	*x = ImportVolumeRequest{}
+	mi := &file_dock_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportVolumeRequest) ProtoMessage() {}
+
+func (x *ImportVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportVolumeRequest.ProtoReflect.Descriptor instead.
+func (*ImportVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ImportVolumeRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ImportVolumeRequest) GetRef() *ObjectRef {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *ImportVolumeRequest) GetExisting() string {
+	if x != nil {
+		return x.Existing
+	}
+	return ""
+}
+
+func (x *ImportVolumeRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+type ListImportableRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Backend       string                 `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"`
+	Pool          string                 `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
+	After         string                 `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"` // a name
+	Limit         int32                  `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImportableRequest) Reset() {
+	*x = ListImportableRequest{}
+	mi := &file_dock_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImportableRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImportableRequest) ProtoMessage() {}
+
+func (x *ListImportableRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImportableRequest.ProtoReflect.Descriptor instead.
+func (*ListImportableRequest) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListImportableRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ListImportableRequest) GetBackend() string {
+	if x != nil {
+		return x.Backend
+	}
+	return ""
+}
+
+func (x *ListImportableRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ListImportableRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *ListImportableRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// Importable is a volume of the backend that could be imported.
+type Importable struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Pool          string                 `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Obstacle      string                 `protobuf:"bytes,4,opt,name=obstacle,proto3" json:"obstacle,omitempty"` // not empty: why it cannot be now
+	Adds          int64                  `protobuf:"varint,5,opt,name=adds,proto3" json:"adds,omitempty"`        // by how much the pool's total grows with it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Importable) Reset() {
+	*x = Importable{}
+	mi := &file_dock_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Importable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Importable) ProtoMessage() {}
+
+func (x *Importable) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Importable.ProtoReflect.Descriptor instead.
+func (*Importable) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Importable) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Importable) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Importable) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Importable) GetObstacle() string {
+	if x != nil {
+		return x.Obstacle
+	}
+	return ""
+}
+
+func (x *Importable) GetAdds() int64 {
+	if x != nil {
+		return x.Adds
+	}
+	return 0
+}
+
+type ImportableList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volumes       []*Importable          `protobuf:"bytes,1,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportableList) Reset() {
+	*x = ImportableList{}
+	mi := &file_dock_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportableList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportableList) ProtoMessage() {}
+
+func (x *ImportableList) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportableList.ProtoReflect.Descriptor instead.
+func (*ImportableList) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ImportableList) GetVolumes() []*Importable {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
 type CreateSnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -644,7 +909,7 @@ type CreateSnapshotRequest struct {
 
 func (x *CreateSnapshotRequest) Reset() {
 	*x = CreateSnapshotRequest{}
-	mi := &file_dock_proto_msgTypes[9]
+	mi := &file_dock_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +921,7 @@ func (x *CreateSnapshotRequest) String() string {
 func (*CreateSnapshotRequest) ProtoMessage() {}
 
 func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[9]
+	mi := &file_dock_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +934,7 @@ func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{9}
+	return file_dock_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateSnapshotRequest) GetCall() *Call {
@@ -725,7 +990,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_dock_proto_msgTypes[10]
+	mi := &file_dock_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +1002,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[10]
+	mi := &file_dock_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +1015,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{10}
+	return file_dock_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExportRequest) GetCall() *Call {
@@ -829,7 +1094,7 @@ type UnexportRequest struct {
 
 func (x *UnexportRequest) Reset() {
 	*x = UnexportRequest{}
-	mi := &file_dock_proto_msgTypes[11]
+	mi := &file_dock_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +1106,7 @@ func (x *UnexportRequest) String() string {
 func (*UnexportRequest) ProtoMessage() {}
 
 func (x *UnexportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[11]
+	mi := &file_dock_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +1119,7 @@ func (x *UnexportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnexportRequest.ProtoReflect.Descriptor instead.
 func (*UnexportRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{11}
+	return file_dock_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UnexportRequest) GetCall() *Call {
@@ -900,7 +1165,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_dock_proto_msgTypes[12]
+	mi := &file_dock_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1177,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[12]
+	mi := &file_dock_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1190,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{12}
+	return file_dock_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AttachRequest) GetCall() *Call {
@@ -985,7 +1250,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_dock_proto_msgTypes[13]
+	mi := &file_dock_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1262,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[13]
+	mi := &file_dock_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1275,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{13}
+	return file_dock_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DetachRequest) GetCall() *Call {
@@ -1062,7 +1327,7 @@ type ResizeDeviceRequest struct {
 
 func (x *ResizeDeviceRequest) Reset() {
 	*x = ResizeDeviceRequest{}
-	mi := &file_dock_proto_msgTypes[14]
+	mi := &file_dock_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1339,7 @@ func (x *ResizeDeviceRequest) String() string {
 func (*ResizeDeviceRequest) ProtoMessage() {}
 
 func (x *ResizeDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[14]
+	mi := &file_dock_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1352,7 @@ func (x *ResizeDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeDeviceRequest.ProtoReflect.Descriptor instead.
 func (*ResizeDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{14}
+	return file_dock_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResizeDeviceRequest) GetCall() *Call {
@@ -1137,7 +1402,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_dock_proto_msgTypes[15]
+	mi := &file_dock_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1414,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[15]
+	mi := &file_dock_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1427,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{15}
+	return file_dock_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRequest) GetBackend() string {
@@ -1211,7 +1476,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_dock_proto_msgTypes[16]
+	mi := &file_dock_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1488,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[16]
+	mi := &file_dock_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1501,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{16}
+	return file_dock_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Volume) GetId() string {
@@ -1318,7 +1583,7 @@ type VolumeList struct {
 
 func (x *VolumeList) Reset() {
 	*x = VolumeList{}
-	mi := &file_dock_proto_msgTypes[17]
+	mi := &file_dock_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1595,7 @@ func (x *VolumeList) String() string {
 func (*VolumeList) ProtoMessage() {}
 
 func (x *VolumeList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[17]
+	mi := &file_dock_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1608,7 @@ func (x *VolumeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeList.ProtoReflect.Descriptor instead.
 func (*VolumeList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{17}
+	return file_dock_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VolumeList) GetVolumes() []*Volume {
@@ -1370,7 +1635,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_dock_proto_msgTypes[18]
+	mi := &file_dock_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1647,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[18]
+	mi := &file_dock_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1660,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{18}
+	return file_dock_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Snapshot) GetId() string {
@@ -1470,7 +1735,7 @@ type SnapshotList struct {
 
 func (x *SnapshotList) Reset() {
 	*x = SnapshotList{}
-	mi := &file_dock_proto_msgTypes[19]
+	mi := &file_dock_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1747,7 @@ func (x *SnapshotList) String() string {
 func (*SnapshotList) ProtoMessage() {}
 
 func (x *SnapshotList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[19]
+	mi := &file_dock_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1760,7 @@ func (x *SnapshotList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotList.ProtoReflect.Descriptor instead.
 func (*SnapshotList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{19}
+	return file_dock_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotList) GetSnapshots() []*Snapshot {
@@ -1515,7 +1780,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_dock_proto_msgTypes[20]
+	mi := &file_dock_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1792,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[20]
+	mi := &file_dock_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1805,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{20}
+	return file_dock_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Connection) GetType() string {
@@ -1570,7 +1835,7 @@ type LiveExport struct {
 
 func (x *LiveExport) Reset() {
 	*x = LiveExport{}
-	mi := &file_dock_proto_msgTypes[21]
+	mi := &file_dock_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1847,7 @@ func (x *LiveExport) String() string {
 func (*LiveExport) ProtoMessage() {}
 
 func (x *LiveExport) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[21]
+	mi := &file_dock_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1860,7 @@ func (x *LiveExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveExport.ProtoReflect.Descriptor instead.
 func (*LiveExport) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{21}
+	return file_dock_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LiveExport) GetAttachmentId() string {
@@ -1642,7 +1907,7 @@ type ExportList struct {
 
 func (x *ExportList) Reset() {
 	*x = ExportList{}
-	mi := &file_dock_proto_msgTypes[22]
+	mi := &file_dock_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1919,7 @@ func (x *ExportList) String() string {
 func (*ExportList) ProtoMessage() {}
 
 func (x *ExportList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[22]
+	mi := &file_dock_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1932,7 @@ func (x *ExportList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportList.ProtoReflect.Descriptor instead.
 func (*ExportList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{22}
+	return file_dock_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExportList) GetExports() []*LiveExport {
@@ -1694,7 +1959,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_dock_proto_msgTypes[23]
+	mi := &file_dock_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1971,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[23]
+	mi := &file_dock_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1984,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{23}
+	return file_dock_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Device) GetAttachmentId() string {
@@ -1773,7 +2038,7 @@ type DeviceList struct {
 
 func (x *DeviceList) Reset() {
 	*x = DeviceList{}
-	mi := &file_dock_proto_msgTypes[24]
+	mi := &file_dock_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +2050,7 @@ func (x *DeviceList) String() string {
 func (*DeviceList) ProtoMessage() {}
 
 func (x *DeviceList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[24]
+	mi := &file_dock_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +2063,7 @@ func (x *DeviceList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceList.ProtoReflect.Descriptor instead.
 func (*DeviceList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{24}
+	return file_dock_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeviceList) GetDevices() []*Device {
@@ -1819,7 +2084,7 @@ type Initiator struct {
 
 func (x *Initiator) Reset() {
 	*x = Initiator{}
-	mi := &file_dock_proto_msgTypes[25]
+	mi := &file_dock_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2096,7 @@ func (x *Initiator) String() string {
 func (*Initiator) ProtoMessage() {}
 
 func (x *Initiator) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[25]
+	mi := &file_dock_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2109,7 @@ func (x *Initiator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initiator.ProtoReflect.Descriptor instead.
 func (*Initiator) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{25}
+	return file_dock_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Initiator) GetPortName() string {
@@ -1877,7 +2142,7 @@ type DockMessage struct {
 
 func (x *DockMessage) Reset() {
 	*x = DockMessage{}
-	mi := &file_dock_proto_msgTypes[26]
+	mi := &file_dock_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2154,7 @@ func (x *DockMessage) String() string {
 func (*DockMessage) ProtoMessage() {}
 
 func (x *DockMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[26]
+	mi := &file_dock_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2167,7 @@ func (x *DockMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DockMessage.ProtoReflect.Descriptor instead.
 func (*DockMessage) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{26}
+	return file_dock_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DockMessage) GetHello() *Hello {
@@ -1956,7 +2221,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_dock_proto_msgTypes[27]
+	mi := &file_dock_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2233,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[27]
+	mi := &file_dock_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2246,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{27}
+	return file_dock_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Hello) GetDockId() string {
@@ -2090,7 +2355,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_dock_proto_msgTypes[28]
+	mi := &file_dock_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2367,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[28]
+	mi := &file_dock_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2380,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{28}
+	return file_dock_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Pool) GetId() string {
@@ -2232,7 +2497,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_dock_proto_msgTypes[29]
+	mi := &file_dock_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2244,7 +2509,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[29]
+	mi := &file_dock_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,7 +2522,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{29}
+	return file_dock_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -2349,7 +2614,27 @@ const file_dock_proto_rawDesc = "" +
 	"\x13RevertVolumeRequest\x12&\n" +
 	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12/\n" +
 	"\x06volume\x18\x02 \x01(\v2\x17.osds.dock.v1.ObjectRefR\x06volume\x123\n" +
-	"\bsnapshot\x18\x03 \x01(\v2\x17.osds.dock.v1.ObjectRefR\bsnapshot\"\xcc\x01\n" +
+	"\bsnapshot\x18\x03 \x01(\v2\x17.osds.dock.v1.ObjectRefR\bsnapshot\"\xa1\x01\n" +
+	"\x13ImportVolumeRequest\x12&\n" +
+	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12)\n" +
+	"\x03ref\x18\x02 \x01(\v2\x17.osds.dock.v1.ObjectRefR\x03ref\x12\x1a\n" +
+	"\bexisting\x18\x03 \x01(\tR\bexisting\x12\x1b\n" +
+	"\ttenant_id\x18\x04 \x01(\tR\btenantId\"\x99\x01\n" +
+	"\x15ListImportableRequest\x12&\n" +
+	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12\x18\n" +
+	"\abackend\x18\x02 \x01(\tR\abackend\x12\x12\n" +
+	"\x04pool\x18\x03 \x01(\tR\x04pool\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x05R\x05limit\"x\n" +
+	"\n" +
+	"Importable\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x1a\n" +
+	"\bobstacle\x18\x04 \x01(\tR\bobstacle\x12\x12\n" +
+	"\x04adds\x18\x05 \x01(\x03R\x04adds\"D\n" +
+	"\x0eImportableList\x122\n" +
+	"\avolumes\x18\x01 \x03(\v2\x18.osds.dock.v1.ImportableR\avolumes\"\xcc\x01\n" +
 	"\x15CreateSnapshotRequest\x12&\n" +
 	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12)\n" +
 	"\x03ref\x18\x02 \x01(\v2\x17.osds.dock.v1.ObjectRefR\x03ref\x12\x12\n" +
@@ -2515,7 +2800,8 @@ const file_dock_proto_rawDesc = "" +
 	"\abeat_ms\x18\x02 \x01(\x05R\x06beatMs\x12\x18\n" +
 	"\arefused\x18\x03 \x01(\tR\arefused\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x03R\x05epoch2\x91\t\n" +
+	"\x05epoch\x18\x05 \x01(\x03R\x05epoch2\xf2\n" +
+	"\n" +
 	"\x04Dock\x12G\n" +
 	"\fCreateVolume\x12!.osds.dock.v1.CreateVolumeRequest\x1a\x14.osds.dock.v1.Volume\x12@\n" +
 	"\fDeleteVolume\x12\x1b.osds.dock.v1.ObjectRequest\x1a\x13.osds.dock.v1.Empty\x12>\n" +
@@ -2526,7 +2812,10 @@ const file_dock_proto_rawDesc = "" +
 	"\x0eCreateSnapshot\x12#.osds.dock.v1.CreateSnapshotRequest\x1a\x16.osds.dock.v1.Snapshot\x12B\n" +
 	"\x0eDeleteSnapshot\x12\x1b.osds.dock.v1.ObjectRequest\x1a\x13.osds.dock.v1.Empty\x12B\n" +
 	"\vGetSnapshot\x12\x1b.osds.dock.v1.ObjectRequest\x1a\x16.osds.dock.v1.Snapshot\x12F\n" +
-	"\rListSnapshots\x12\x19.osds.dock.v1.ListRequest\x1a\x1a.osds.dock.v1.SnapshotList\x12?\n" +
+	"\rListSnapshots\x12\x19.osds.dock.v1.ListRequest\x1a\x1a.osds.dock.v1.SnapshotList\x12S\n" +
+	"\x0eListImportable\x12#.osds.dock.v1.ListImportableRequest\x1a\x1c.osds.dock.v1.ImportableList\x12G\n" +
+	"\fImportVolume\x12!.osds.dock.v1.ImportVolumeRequest\x1a\x14.osds.dock.v1.Volume\x12A\n" +
+	"\rReleaseVolume\x12\x1b.osds.dock.v1.ObjectRequest\x1a\x13.osds.dock.v1.Empty\x12?\n" +
 	"\x06Export\x12\x1b.osds.dock.v1.ExportRequest\x1a\x18.osds.dock.v1.Connection\x12>\n" +
 	"\bUnexport\x12\x1d.osds.dock.v1.UnexportRequest\x1a\x13.osds.dock.v1.Empty\x12B\n" +
 	"\vListExports\x12\x19.osds.dock.v1.ListRequest\x1a\x18.osds.dock.v1.ExportList\x12;\n" +
@@ -2549,7 +2838,7 @@ func file_dock_proto_rawDescGZIP() []byte {
 	return file_dock_proto_rawDescData
 }
 
-var file_dock_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_dock_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_dock_proto_goTypes = []any{
 	(*Call)(nil),                  // 0: osds.dock.v1.Call
 	(*Empty)(nil),                 // 1: osds.dock.v1.Empty
@@ -2560,37 +2849,41 @@ var file_dock_proto_goTypes = []any{
 	(*CreateVolumeRequest)(nil),   // 6: osds.dock.v1.CreateVolumeRequest
 	(*ExpandVolumeRequest)(nil),   // 7: osds.dock.v1.ExpandVolumeRequest
 	(*RevertVolumeRequest)(nil),   // 8: osds.dock.v1.RevertVolumeRequest
-	(*CreateSnapshotRequest)(nil), // 9: osds.dock.v1.CreateSnapshotRequest
-	(*ExportRequest)(nil),         // 10: osds.dock.v1.ExportRequest
-	(*UnexportRequest)(nil),       // 11: osds.dock.v1.UnexportRequest
-	(*AttachRequest)(nil),         // 12: osds.dock.v1.AttachRequest
-	(*DetachRequest)(nil),         // 13: osds.dock.v1.DetachRequest
-	(*ResizeDeviceRequest)(nil),   // 14: osds.dock.v1.ResizeDeviceRequest
-	(*ListRequest)(nil),           // 15: osds.dock.v1.ListRequest
-	(*Volume)(nil),                // 16: osds.dock.v1.Volume
-	(*VolumeList)(nil),            // 17: osds.dock.v1.VolumeList
-	(*Snapshot)(nil),              // 18: osds.dock.v1.Snapshot
-	(*SnapshotList)(nil),          // 19: osds.dock.v1.SnapshotList
-	(*Connection)(nil),            // 20: osds.dock.v1.Connection
-	(*LiveExport)(nil),            // 21: osds.dock.v1.LiveExport
-	(*ExportList)(nil),            // 22: osds.dock.v1.ExportList
-	(*Device)(nil),                // 23: osds.dock.v1.Device
-	(*DeviceList)(nil),            // 24: osds.dock.v1.DeviceList
-	(*Initiator)(nil),             // 25: osds.dock.v1.Initiator
-	(*DockMessage)(nil),           // 26: osds.dock.v1.DockMessage
-	(*Hello)(nil),                 // 27: osds.dock.v1.Hello
-	(*Pool)(nil),                  // 28: osds.dock.v1.Pool
-	(*Welcome)(nil),               // 29: osds.dock.v1.Welcome
-	nil,                           // 30: osds.dock.v1.ObjectRef.BackendDataEntry
-	nil,                           // 31: osds.dock.v1.Volume.BackendDataEntry
-	nil,                           // 32: osds.dock.v1.Snapshot.BackendDataEntry
-	nil,                           // 33: osds.dock.v1.DockMessage.OutOfServiceEntry
-	nil,                           // 34: osds.dock.v1.Hello.MetadataEntry
-	(*structpb.Struct)(nil),       // 35: google.protobuf.Struct
+	(*ImportVolumeRequest)(nil),   // 9: osds.dock.v1.ImportVolumeRequest
+	(*ListImportableRequest)(nil), // 10: osds.dock.v1.ListImportableRequest
+	(*Importable)(nil),            // 11: osds.dock.v1.Importable
+	(*ImportableList)(nil),        // 12: osds.dock.v1.ImportableList
+	(*CreateSnapshotRequest)(nil), // 13: osds.dock.v1.CreateSnapshotRequest
+	(*ExportRequest)(nil),         // 14: osds.dock.v1.ExportRequest
+	(*UnexportRequest)(nil),       // 15: osds.dock.v1.UnexportRequest
+	(*AttachRequest)(nil),         // 16: osds.dock.v1.AttachRequest
+	(*DetachRequest)(nil),         // 17: osds.dock.v1.DetachRequest
+	(*ResizeDeviceRequest)(nil),   // 18: osds.dock.v1.ResizeDeviceRequest
+	(*ListRequest)(nil),           // 19: osds.dock.v1.ListRequest
+	(*Volume)(nil),                // 20: osds.dock.v1.Volume
+	(*VolumeList)(nil),            // 21: osds.dock.v1.VolumeList
+	(*Snapshot)(nil),              // 22: osds.dock.v1.Snapshot
+	(*SnapshotList)(nil),          // 23: osds.dock.v1.SnapshotList
+	(*Connection)(nil),            // 24: osds.dock.v1.Connection
+	(*LiveExport)(nil),            // 25: osds.dock.v1.LiveExport
+	(*ExportList)(nil),            // 26: osds.dock.v1.ExportList
+	(*Device)(nil),                // 27: osds.dock.v1.Device
+	(*DeviceList)(nil),            // 28: osds.dock.v1.DeviceList
+	(*Initiator)(nil),             // 29: osds.dock.v1.Initiator
+	(*DockMessage)(nil),           // 30: osds.dock.v1.DockMessage
+	(*Hello)(nil),                 // 31: osds.dock.v1.Hello
+	(*Pool)(nil),                  // 32: osds.dock.v1.Pool
+	(*Welcome)(nil),               // 33: osds.dock.v1.Welcome
+	nil,                           // 34: osds.dock.v1.ObjectRef.BackendDataEntry
+	nil,                           // 35: osds.dock.v1.Volume.BackendDataEntry
+	nil,                           // 36: osds.dock.v1.Snapshot.BackendDataEntry
+	nil,                           // 37: osds.dock.v1.DockMessage.OutOfServiceEntry
+	nil,                           // 38: osds.dock.v1.Hello.MetadataEntry
+	(*structpb.Struct)(nil),       // 39: google.protobuf.Struct
 }
 var file_dock_proto_depIdxs = []int32{
 	3,  // 0: osds.dock.v1.ErrorDetail.progress:type_name -> osds.dock.v1.Progress
-	30, // 1: osds.dock.v1.ObjectRef.backend_data:type_name -> osds.dock.v1.ObjectRef.BackendDataEntry
+	34, // 1: osds.dock.v1.ObjectRef.backend_data:type_name -> osds.dock.v1.ObjectRef.BackendDataEntry
 	0,  // 2: osds.dock.v1.ObjectRequest.call:type_name -> osds.dock.v1.Call
 	4,  // 3: osds.dock.v1.ObjectRequest.ref:type_name -> osds.dock.v1.ObjectRef
 	0,  // 4: osds.dock.v1.CreateVolumeRequest.call:type_name -> osds.dock.v1.Call
@@ -2602,72 +2895,82 @@ var file_dock_proto_depIdxs = []int32{
 	0,  // 10: osds.dock.v1.RevertVolumeRequest.call:type_name -> osds.dock.v1.Call
 	4,  // 11: osds.dock.v1.RevertVolumeRequest.volume:type_name -> osds.dock.v1.ObjectRef
 	4,  // 12: osds.dock.v1.RevertVolumeRequest.snapshot:type_name -> osds.dock.v1.ObjectRef
-	0,  // 13: osds.dock.v1.CreateSnapshotRequest.call:type_name -> osds.dock.v1.Call
-	4,  // 14: osds.dock.v1.CreateSnapshotRequest.ref:type_name -> osds.dock.v1.ObjectRef
-	4,  // 15: osds.dock.v1.CreateSnapshotRequest.volume:type_name -> osds.dock.v1.ObjectRef
-	0,  // 16: osds.dock.v1.ExportRequest.call:type_name -> osds.dock.v1.Call
-	4,  // 17: osds.dock.v1.ExportRequest.volume:type_name -> osds.dock.v1.ObjectRef
-	0,  // 18: osds.dock.v1.UnexportRequest.call:type_name -> osds.dock.v1.Call
-	4,  // 19: osds.dock.v1.UnexportRequest.volume:type_name -> osds.dock.v1.ObjectRef
-	0,  // 20: osds.dock.v1.AttachRequest.call:type_name -> osds.dock.v1.Call
-	20, // 21: osds.dock.v1.AttachRequest.connection:type_name -> osds.dock.v1.Connection
-	0,  // 22: osds.dock.v1.DetachRequest.call:type_name -> osds.dock.v1.Call
-	20, // 23: osds.dock.v1.DetachRequest.connection:type_name -> osds.dock.v1.Connection
-	0,  // 24: osds.dock.v1.ResizeDeviceRequest.call:type_name -> osds.dock.v1.Call
-	0,  // 25: osds.dock.v1.ListRequest.call:type_name -> osds.dock.v1.Call
-	31, // 26: osds.dock.v1.Volume.backend_data:type_name -> osds.dock.v1.Volume.BackendDataEntry
-	16, // 27: osds.dock.v1.VolumeList.volumes:type_name -> osds.dock.v1.Volume
-	32, // 28: osds.dock.v1.Snapshot.backend_data:type_name -> osds.dock.v1.Snapshot.BackendDataEntry
-	18, // 29: osds.dock.v1.SnapshotList.snapshots:type_name -> osds.dock.v1.Snapshot
-	35, // 30: osds.dock.v1.Connection.data:type_name -> google.protobuf.Struct
-	21, // 31: osds.dock.v1.ExportList.exports:type_name -> osds.dock.v1.LiveExport
-	23, // 32: osds.dock.v1.DeviceList.devices:type_name -> osds.dock.v1.Device
-	27, // 33: osds.dock.v1.DockMessage.hello:type_name -> osds.dock.v1.Hello
-	28, // 34: osds.dock.v1.DockMessage.pools:type_name -> osds.dock.v1.Pool
-	33, // 35: osds.dock.v1.DockMessage.out_of_service:type_name -> osds.dock.v1.DockMessage.OutOfServiceEntry
-	34, // 36: osds.dock.v1.Hello.metadata:type_name -> osds.dock.v1.Hello.MetadataEntry
-	25, // 37: osds.dock.v1.Hello.initiators:type_name -> osds.dock.v1.Initiator
-	6,  // 38: osds.dock.v1.Dock.CreateVolume:input_type -> osds.dock.v1.CreateVolumeRequest
-	5,  // 39: osds.dock.v1.Dock.DeleteVolume:input_type -> osds.dock.v1.ObjectRequest
-	5,  // 40: osds.dock.v1.Dock.GetVolume:input_type -> osds.dock.v1.ObjectRequest
-	15, // 41: osds.dock.v1.Dock.ListVolumes:input_type -> osds.dock.v1.ListRequest
-	7,  // 42: osds.dock.v1.Dock.ExpandVolume:input_type -> osds.dock.v1.ExpandVolumeRequest
-	8,  // 43: osds.dock.v1.Dock.RevertVolume:input_type -> osds.dock.v1.RevertVolumeRequest
-	9,  // 44: osds.dock.v1.Dock.CreateSnapshot:input_type -> osds.dock.v1.CreateSnapshotRequest
-	5,  // 45: osds.dock.v1.Dock.DeleteSnapshot:input_type -> osds.dock.v1.ObjectRequest
-	5,  // 46: osds.dock.v1.Dock.GetSnapshot:input_type -> osds.dock.v1.ObjectRequest
-	15, // 47: osds.dock.v1.Dock.ListSnapshots:input_type -> osds.dock.v1.ListRequest
-	10, // 48: osds.dock.v1.Dock.Export:input_type -> osds.dock.v1.ExportRequest
-	11, // 49: osds.dock.v1.Dock.Unexport:input_type -> osds.dock.v1.UnexportRequest
-	15, // 50: osds.dock.v1.Dock.ListExports:input_type -> osds.dock.v1.ListRequest
-	12, // 51: osds.dock.v1.Dock.Attach:input_type -> osds.dock.v1.AttachRequest
-	13, // 52: osds.dock.v1.Dock.Detach:input_type -> osds.dock.v1.DetachRequest
-	14, // 53: osds.dock.v1.Dock.ResizeDevice:input_type -> osds.dock.v1.ResizeDeviceRequest
-	15, // 54: osds.dock.v1.Dock.ListDevices:input_type -> osds.dock.v1.ListRequest
-	26, // 55: osds.dock.v1.Registry.Session:input_type -> osds.dock.v1.DockMessage
-	16, // 56: osds.dock.v1.Dock.CreateVolume:output_type -> osds.dock.v1.Volume
-	1,  // 57: osds.dock.v1.Dock.DeleteVolume:output_type -> osds.dock.v1.Empty
-	16, // 58: osds.dock.v1.Dock.GetVolume:output_type -> osds.dock.v1.Volume
-	17, // 59: osds.dock.v1.Dock.ListVolumes:output_type -> osds.dock.v1.VolumeList
-	16, // 60: osds.dock.v1.Dock.ExpandVolume:output_type -> osds.dock.v1.Volume
-	16, // 61: osds.dock.v1.Dock.RevertVolume:output_type -> osds.dock.v1.Volume
-	18, // 62: osds.dock.v1.Dock.CreateSnapshot:output_type -> osds.dock.v1.Snapshot
-	1,  // 63: osds.dock.v1.Dock.DeleteSnapshot:output_type -> osds.dock.v1.Empty
-	18, // 64: osds.dock.v1.Dock.GetSnapshot:output_type -> osds.dock.v1.Snapshot
-	19, // 65: osds.dock.v1.Dock.ListSnapshots:output_type -> osds.dock.v1.SnapshotList
-	20, // 66: osds.dock.v1.Dock.Export:output_type -> osds.dock.v1.Connection
-	1,  // 67: osds.dock.v1.Dock.Unexport:output_type -> osds.dock.v1.Empty
-	22, // 68: osds.dock.v1.Dock.ListExports:output_type -> osds.dock.v1.ExportList
-	23, // 69: osds.dock.v1.Dock.Attach:output_type -> osds.dock.v1.Device
-	1,  // 70: osds.dock.v1.Dock.Detach:output_type -> osds.dock.v1.Empty
-	23, // 71: osds.dock.v1.Dock.ResizeDevice:output_type -> osds.dock.v1.Device
-	24, // 72: osds.dock.v1.Dock.ListDevices:output_type -> osds.dock.v1.DeviceList
-	29, // 73: osds.dock.v1.Registry.Session:output_type -> osds.dock.v1.Welcome
-	56, // [56:74] is the sub-list for method output_type
-	38, // [38:56] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	0,  // 13: osds.dock.v1.ImportVolumeRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 14: osds.dock.v1.ImportVolumeRequest.ref:type_name -> osds.dock.v1.ObjectRef
+	0,  // 15: osds.dock.v1.ListImportableRequest.call:type_name -> osds.dock.v1.Call
+	11, // 16: osds.dock.v1.ImportableList.volumes:type_name -> osds.dock.v1.Importable
+	0,  // 17: osds.dock.v1.CreateSnapshotRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 18: osds.dock.v1.CreateSnapshotRequest.ref:type_name -> osds.dock.v1.ObjectRef
+	4,  // 19: osds.dock.v1.CreateSnapshotRequest.volume:type_name -> osds.dock.v1.ObjectRef
+	0,  // 20: osds.dock.v1.ExportRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 21: osds.dock.v1.ExportRequest.volume:type_name -> osds.dock.v1.ObjectRef
+	0,  // 22: osds.dock.v1.UnexportRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 23: osds.dock.v1.UnexportRequest.volume:type_name -> osds.dock.v1.ObjectRef
+	0,  // 24: osds.dock.v1.AttachRequest.call:type_name -> osds.dock.v1.Call
+	24, // 25: osds.dock.v1.AttachRequest.connection:type_name -> osds.dock.v1.Connection
+	0,  // 26: osds.dock.v1.DetachRequest.call:type_name -> osds.dock.v1.Call
+	24, // 27: osds.dock.v1.DetachRequest.connection:type_name -> osds.dock.v1.Connection
+	0,  // 28: osds.dock.v1.ResizeDeviceRequest.call:type_name -> osds.dock.v1.Call
+	0,  // 29: osds.dock.v1.ListRequest.call:type_name -> osds.dock.v1.Call
+	35, // 30: osds.dock.v1.Volume.backend_data:type_name -> osds.dock.v1.Volume.BackendDataEntry
+	20, // 31: osds.dock.v1.VolumeList.volumes:type_name -> osds.dock.v1.Volume
+	36, // 32: osds.dock.v1.Snapshot.backend_data:type_name -> osds.dock.v1.Snapshot.BackendDataEntry
+	22, // 33: osds.dock.v1.SnapshotList.snapshots:type_name -> osds.dock.v1.Snapshot
+	39, // 34: osds.dock.v1.Connection.data:type_name -> google.protobuf.Struct
+	25, // 35: osds.dock.v1.ExportList.exports:type_name -> osds.dock.v1.LiveExport
+	27, // 36: osds.dock.v1.DeviceList.devices:type_name -> osds.dock.v1.Device
+	31, // 37: osds.dock.v1.DockMessage.hello:type_name -> osds.dock.v1.Hello
+	32, // 38: osds.dock.v1.DockMessage.pools:type_name -> osds.dock.v1.Pool
+	37, // 39: osds.dock.v1.DockMessage.out_of_service:type_name -> osds.dock.v1.DockMessage.OutOfServiceEntry
+	38, // 40: osds.dock.v1.Hello.metadata:type_name -> osds.dock.v1.Hello.MetadataEntry
+	29, // 41: osds.dock.v1.Hello.initiators:type_name -> osds.dock.v1.Initiator
+	6,  // 42: osds.dock.v1.Dock.CreateVolume:input_type -> osds.dock.v1.CreateVolumeRequest
+	5,  // 43: osds.dock.v1.Dock.DeleteVolume:input_type -> osds.dock.v1.ObjectRequest
+	5,  // 44: osds.dock.v1.Dock.GetVolume:input_type -> osds.dock.v1.ObjectRequest
+	19, // 45: osds.dock.v1.Dock.ListVolumes:input_type -> osds.dock.v1.ListRequest
+	7,  // 46: osds.dock.v1.Dock.ExpandVolume:input_type -> osds.dock.v1.ExpandVolumeRequest
+	8,  // 47: osds.dock.v1.Dock.RevertVolume:input_type -> osds.dock.v1.RevertVolumeRequest
+	13, // 48: osds.dock.v1.Dock.CreateSnapshot:input_type -> osds.dock.v1.CreateSnapshotRequest
+	5,  // 49: osds.dock.v1.Dock.DeleteSnapshot:input_type -> osds.dock.v1.ObjectRequest
+	5,  // 50: osds.dock.v1.Dock.GetSnapshot:input_type -> osds.dock.v1.ObjectRequest
+	19, // 51: osds.dock.v1.Dock.ListSnapshots:input_type -> osds.dock.v1.ListRequest
+	10, // 52: osds.dock.v1.Dock.ListImportable:input_type -> osds.dock.v1.ListImportableRequest
+	9,  // 53: osds.dock.v1.Dock.ImportVolume:input_type -> osds.dock.v1.ImportVolumeRequest
+	5,  // 54: osds.dock.v1.Dock.ReleaseVolume:input_type -> osds.dock.v1.ObjectRequest
+	14, // 55: osds.dock.v1.Dock.Export:input_type -> osds.dock.v1.ExportRequest
+	15, // 56: osds.dock.v1.Dock.Unexport:input_type -> osds.dock.v1.UnexportRequest
+	19, // 57: osds.dock.v1.Dock.ListExports:input_type -> osds.dock.v1.ListRequest
+	16, // 58: osds.dock.v1.Dock.Attach:input_type -> osds.dock.v1.AttachRequest
+	17, // 59: osds.dock.v1.Dock.Detach:input_type -> osds.dock.v1.DetachRequest
+	18, // 60: osds.dock.v1.Dock.ResizeDevice:input_type -> osds.dock.v1.ResizeDeviceRequest
+	19, // 61: osds.dock.v1.Dock.ListDevices:input_type -> osds.dock.v1.ListRequest
+	30, // 62: osds.dock.v1.Registry.Session:input_type -> osds.dock.v1.DockMessage
+	20, // 63: osds.dock.v1.Dock.CreateVolume:output_type -> osds.dock.v1.Volume
+	1,  // 64: osds.dock.v1.Dock.DeleteVolume:output_type -> osds.dock.v1.Empty
+	20, // 65: osds.dock.v1.Dock.GetVolume:output_type -> osds.dock.v1.Volume
+	21, // 66: osds.dock.v1.Dock.ListVolumes:output_type -> osds.dock.v1.VolumeList
+	20, // 67: osds.dock.v1.Dock.ExpandVolume:output_type -> osds.dock.v1.Volume
+	20, // 68: osds.dock.v1.Dock.RevertVolume:output_type -> osds.dock.v1.Volume
+	22, // 69: osds.dock.v1.Dock.CreateSnapshot:output_type -> osds.dock.v1.Snapshot
+	1,  // 70: osds.dock.v1.Dock.DeleteSnapshot:output_type -> osds.dock.v1.Empty
+	22, // 71: osds.dock.v1.Dock.GetSnapshot:output_type -> osds.dock.v1.Snapshot
+	23, // 72: osds.dock.v1.Dock.ListSnapshots:output_type -> osds.dock.v1.SnapshotList
+	12, // 73: osds.dock.v1.Dock.ListImportable:output_type -> osds.dock.v1.ImportableList
+	20, // 74: osds.dock.v1.Dock.ImportVolume:output_type -> osds.dock.v1.Volume
+	1,  // 75: osds.dock.v1.Dock.ReleaseVolume:output_type -> osds.dock.v1.Empty
+	24, // 76: osds.dock.v1.Dock.Export:output_type -> osds.dock.v1.Connection
+	1,  // 77: osds.dock.v1.Dock.Unexport:output_type -> osds.dock.v1.Empty
+	26, // 78: osds.dock.v1.Dock.ListExports:output_type -> osds.dock.v1.ExportList
+	27, // 79: osds.dock.v1.Dock.Attach:output_type -> osds.dock.v1.Device
+	1,  // 80: osds.dock.v1.Dock.Detach:output_type -> osds.dock.v1.Empty
+	27, // 81: osds.dock.v1.Dock.ResizeDevice:output_type -> osds.dock.v1.Device
+	28, // 82: osds.dock.v1.Dock.ListDevices:output_type -> osds.dock.v1.DeviceList
+	33, // 83: osds.dock.v1.Registry.Session:output_type -> osds.dock.v1.Welcome
+	63, // [63:84] is the sub-list for method output_type
+	42, // [42:63] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_dock_proto_init() }
@@ -2681,7 +2984,7 @@ func file_dock_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dock_proto_rawDesc), len(file_dock_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -180,7 +180,7 @@ func TestImportReal(t *testing.T) {
 			if err := d.DeleteVolume(ctx, drivers.VolumeRef{ID: r.ID, Pool: s.pool}); err != nil {
 				t.Error(err)
 			}
-			list := must[[]drivers.Importable](t)(d.ListImportable(ctx, drivers.Page{}))
+			list := must[[]drivers.Importable](t)(d.ListImportable(ctx, s.pool, drivers.Page{}))
 			if len(list) != 1 || list[0].Name != testGroup+"/legacy" || list[0].Obstacle != "" || list[0].Pool != s.pool {
 				t.Fatalf("%+v", list)
 			}
@@ -201,7 +201,7 @@ func TestImportReal(t *testing.T) {
 			if err := d.DeleteVolume(ctx, drivers.VolumeRef{ID: r.ID, Pool: s.pool}); err != nil {
 				t.Error(err)
 			}
-			if list := must[[]drivers.Importable](t)(d.ListImportable(ctx, drivers.Page{})); len(list) != 0 {
+			if list := must[[]drivers.Importable](t)(d.ListImportable(ctx, s.pool, drivers.Page{})); len(list) != 0 {
 				t.Errorf("%+v", list)
 			}
 		})
@@ -376,7 +376,7 @@ func TestProgress(t *testing.T) {
 			h.Size = 96 * model.MiB // more than one step of clearing
 			h.New = func(t testing.TB) drivers.Driver {
 				d := open(t, dir)
-				d.slice = time.Millisecond
+				d.slice = 20 * time.Millisecond
 				return d
 			}
 			drivertest.Progress(t, h, x.ops...)

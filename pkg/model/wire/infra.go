@@ -191,3 +191,14 @@ func FromHost(h *model.Host) *HostSpec {
 	}
 	return s
 }
+
+// ImportableSpec is a volume that a pool's backend has and osds has not made.
+type ImportableSpec struct {
+	// Name is the backend's own: VolumeSpec.Existing.
+	Name   string `json:"name"`
+	PoolID string `json:"poolId"`
+	Size   int64  `json:"size"` // GB, rounded up
+	Bytes  int64  `json:"bytes"`
+	// Obstacle says why it cannot be imported now; empty if it can.
+	Obstacle string `json:"obstacle,omitempty"`
+}

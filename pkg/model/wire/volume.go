@@ -32,8 +32,10 @@ type VolumeSpec struct {
 
 	// SourceVolumeID makes a volume a clone of another one.
 	SourceVolumeID string `json:"sourceVolumeId,omitempty"`
-	StatusReason   string `json:"statusReason,omitempty"`
-	TaskID         string `json:"taskId,omitempty"`
+	// Existing makes a volume of what the pool PoolID has under this name.
+	Existing     string `json:"existing,omitempty"`
+	StatusReason string `json:"statusReason,omitempty"`
+	TaskID       string `json:"taskId,omitempty"`
 }
 
 // Identifier is what the hosts' operating systems see of a volume.
@@ -72,6 +74,7 @@ func FromVolume(v *model.Volume) *VolumeSpec {
 		ReplicationID:    v.ReplicationID,
 		MultiAttach:      v.MultiAttach,
 		SourceVolumeID:   v.SourceVolumeID,
+		Existing:         v.Existing,
 		StatusReason:     reason(v.StatusReason, v.Task),
 		TaskID:           taskID(v.Task),
 	}

@@ -35,10 +35,12 @@ type TaskSpec struct {
 	CancelRequested bool  `json:"cancelRequested,omitempty"`
 	NewSize         int64 `json:"newSize,omitempty"` // GB
 	// GrowFileSystem, of a resize; Force, of a detach.
-	GrowFileSystem bool     `json:"growFileSystem,omitempty"`
-	Force          bool     `json:"force,omitempty"`
-	SnapshotID     string   `json:"snapshotId,omitempty"`
-	ExcludedPools  []string `json:"excludedPools,omitempty"`
+	GrowFileSystem bool `json:"growFileSystem,omitempty"`
+	Force          bool `json:"force,omitempty"`
+	// Release, of a volume's deletion: its data stays on the backend.
+	Release       bool     `json:"release,omitempty"`
+	SnapshotID    string   `json:"snapshotId,omitempty"`
+	ExcludedPools []string `json:"excludedPools,omitempty"`
 	// ResourceStatus and ResourceName save a second question.
 	ResourceName   string       `json:"resourceName,omitempty"`
 	ResourceStatus model.Status `json:"resourceStatus,omitempty"`
@@ -89,6 +91,7 @@ func FromTask(r model.Tasked) *TaskSpec {
 		NewSize:         t.NewSize.GBCeil(),
 		GrowFileSystem:  t.GrowFS,
 		Force:           t.Force,
+		Release:         t.Release,
 		SnapshotID:      t.SnapshotID,
 		ExcludedPools:   t.Excluded,
 		ResourceName:    m.Name,
