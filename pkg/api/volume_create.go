@@ -83,11 +83,11 @@ func dryRun(raw string) (maxPools int, ok bool, err error) {
 
 // explainVolume plans a volume and writes nothing.
 func (s *Server) explainVolume(c *call, spec *wire.VolumeSpec, maxPools int) error {
-	if s.Planner == nil {
-		return model.Errorf(model.KindUnavailable, "this server cannot plan volumes")
-	}
 	if spec.Existing != "" {
 		return &model.Error{Kind: model.KindUnsupported, Field: "existing", Message: "an imported volume stays where it is: there is nothing to explain"}
+	}
+	if s.Planner == nil {
+		return model.Errorf(model.KindUnavailable, "this server cannot plan volumes")
 	}
 	v, err := c.newVolume(&db.Txn{}, spec)
 	if err != nil {

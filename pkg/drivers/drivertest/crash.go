@@ -32,6 +32,7 @@ type order struct {
 	Snapshot drivers.SnapshotRef
 	Snap     drivers.CreateSnapshot
 	Export   drivers.Export
+	Import   drivers.ImportVolume
 	Size     model.Bytes
 	Timeout  time.Duration
 }
@@ -91,6 +92,10 @@ func (o order) do(ctx context.Context, d drivers.Driver) (err error) {
 		_, err = d.(drivers.Exporter).Export(ctx, o.Export)
 	case "unexport":
 		err = d.(drivers.Exporter).Unexport(ctx, drivers.ExportRef{AttachmentID: o.Export.AttachmentID, Volume: o.Export.Volume})
+	case "import":
+		_, err = d.(drivers.Importer).ImportVolume(ctx, o.Import)
+	case "release":
+		err = d.(drivers.Importer).ReleaseVolume(ctx, o.Volume)
 	default:
 		err = fmt.Errorf("unknown order %q", o.Op)
 	}
@@ -227,7 +232,7 @@ func killed(s *os.ProcessState) bool {
 }
 
 func crashCases() []crashCase {
-	return append(append(append(createCrashes(), volumeCrashes()...), snapshotCrashes()...), exportCrashes()...)
+	return slices.Concat(createCrashes(), volumeCrashes(), snapshotCrashes(), exportCrashes(), importCrashes())
 }
 
 // goneVolume deletes the volume that an order was about.
