@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/osds-io/osds/pkg/client"
+	"github.com/osds-io/osds/pkg/model"
 	"github.com/osds-io/osds/pkg/model/wire"
 )
 
@@ -101,6 +102,7 @@ var poolView = &view[wire.StoragePoolSpec]{
 		{head: "MultiAttach", get: func(x *wire.StoragePoolSpec) string { return yesNo(x.MultiAttach) }},
 		{head: "Driver", get: func(x *wire.StoragePoolSpec) string { return x.Driver }, hide: true},
 		{head: "Backend", get: func(x *wire.StoragePoolSpec) string { return x.Backend }, hide: true},
+		{head: "Fills", get: fillsText, hide: true},
 		{head: "Abilities", get: func(x *wire.StoragePoolSpec) string { return strings.Join(x.Abilities, ", ") }, hide: true},
 		{head: "Extras", get: func(x *wire.StoragePoolSpec) string { return jsonText(x.Extras) }},
 	},
@@ -397,4 +399,17 @@ var debtView = &view[wire.DebtSpec]{
 		{head: "TaskId", get: func(x *wire.DebtSpec) string { return x.TaskID }},
 	},
 	id: func(x *wire.DebtSpec) string { return x.ID },
+}
+
+// fillsText says how full the parts of a pool are, a line each.
+func fillsText(x *wire.StoragePoolSpec) string {
+	var lines []string
+	for _, f := range x.Fills {
+		s := f.Fill.String()
+		if f.Watermark != model.WatermarkOK {
+			s += ": " + string(f.Watermark)
+		}
+		lines = append(lines, s)
+	}
+	return strings.Join(lines, "\n")
 }

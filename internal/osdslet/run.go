@@ -191,7 +191,8 @@ func (d *daemon) serve(ctx context.Context, apiLis, regLis net.Listener) error {
 		PoolView: func(p *model.Pool) (total, free, reserved model.Bytes, status model.Status) {
 			return sess.view(d.store, p)
 		},
-		Leader: d.ctl.Leader, Log: d.log, Metrics: metrics, Strict: d.c.API.Strict,
+		PoolFills: sess.fills,
+		Leader:    d.ctl.Leader, Log: d.log, Metrics: metrics, Strict: d.c.API.Strict,
 		MaxBody: int64(d.c.API.MaxBody), RequestTimeout: d.c.API.RequestTimeout, Now: time.Now,
 	})
 	return d.runAll(ctx, apiLis, regLis, handler)

@@ -75,6 +75,14 @@ func (s *Server) unusedPools(d *model.Dock) error {
 
 // showPool shows a pool with its live figures, which are newer than the record.
 func (s *Server) showPool(p *model.Pool) any {
+	x := s.poolSpec(p)
+	if s.PoolFills != nil {
+		x.SetFills(s.PoolFills(p))
+	}
+	return x
+}
+
+func (s *Server) poolSpec(p *model.Pool) *wire.StoragePoolSpec {
 	if s.PoolView == nil {
 		var reserved model.Bytes
 		if a, ok := s.Store.Ledger.Get(p.ID); ok {

@@ -90,7 +90,10 @@ func TestImportIsChecked(t *testing.T) {
 
 	// Giving back is for administrators, and for what is whole.
 	admin.del(path+"/"+v.ID+"?release=true").fails(400, model.KindBusy, "", "")
-	e.setVolume(v.ID, func(x *model.Volume) { x.PoolID, x.Status, x.Size = can.ID, model.StatusAvailable, model.GiB; ended(x.Task) })
+	e.setVolume(v.ID, func(x *model.Volume) {
+		x.PoolID, x.Status, x.Size = can.ID, model.StatusAvailable, model.GiB
+		ended(x.Task)
+	})
 	e.del(path+"/"+v.ID+"?release=true").fails(403, model.KindDenied, "release", "administrators")
 	admin.del(path+"/"+v.ID+"?release=maybe").fails(400, model.KindInvalid, "release", "")
 	admin.del(path + "/" + v.ID + "?release=true").want(202)

@@ -32,6 +32,9 @@ func newStoreCollector(s *Server) *storeCollector {
 	add("ledger_limit_bytes", "What may be promised in a pool.", "pool", "name")
 	add("ledger_total_bytes", "What may be used of a pool's backend.", "pool", "name")
 	add("ledger_free_bytes", "What a pool's backend says is free.", "pool", "name")
+	add("pool_allocated_bytes", "What is taken of a pool's backend.", "pool", "name")
+	add("pool_fill_ratio", "How full a part of a pool is that can run full by itself, 0 to 1.", "pool", "name", "of")
+	add("pool_watermark", "What the fill has reached: 0 none, 1 warn, 2 stop.", "pool", "name", "of")
 	add("pool_up", "1 if a pool is available.", "pool", "name")
 	add("dock_up", "1 if a dock is available.", "dock", "name")
 	add("cache_revision", "The store's revision that the cache has reached.")
@@ -119,6 +122,13 @@ func (c *storeCollector) pools(ch chan<- prometheus.Metric) {
 		c.gauge(ch, "ledger_limit_bytes", float64(p.Limit()), p.ID, p.Name)
 		c.gauge(ch, "ledger_total_bytes", float64(total), p.ID, p.Name)
 		c.gauge(ch, "ledger_free_bytes", float64(free), p.ID, p.Name)
+		c.gauge(ch, "pool_allocated_bytes", float64(max(total-free, 0)), p.ID, p.Name)
+		if c.s.PoolFills != nil {
+			for _, f := range c.s.PoolFills(p) {
+				c.gauge(ch, "pool_fill_ratio", f.Used, p.ID, p.Name, f.Of)
+				c.gauge(ch, "pool_watermark", float64(f.Level()), p.ID, p.Name, f.Of)
+			}
+		}
 		c.gauge(ch, "pool_up", oneIf(status == model.StatusAvailable), p.ID, p.Name)
 	}
 	for i, d := range st.Docks.All() {

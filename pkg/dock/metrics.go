@@ -102,6 +102,7 @@ func newMetrics(reg prometheus.Registerer, d *Dock) *metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.calls, seconds, m.flight, m.stale, m.stuck, m.backend, m.session,
+			newPoolCollector(d),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "osds_dock_epoch",
 				Help: "The highest epoch seen."}, func() float64 { return float64(d.fence.epoch()) }))
 	}

@@ -178,6 +178,9 @@ type Pool struct {
 	Extras           model.PoolExtras
 	// Unusable says why nothing can be placed here now; empty if it can.
 	Unusable string
+	// Fills say how full parts of the pool are that can run full by themselves,
+	// with the watermarks that the driver acts by.
+	Fills []model.Fill
 	// Lacks are abilities that the driver has but this pool has not.
 	Lacks []string
 }

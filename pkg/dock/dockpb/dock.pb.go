@@ -2349,6 +2349,7 @@ type Pool struct {
 	Extras           []byte                 `protobuf:"bytes,12,opt,name=extras,proto3" json:"extras,omitempty"` // JSON of model.PoolExtras
 	Unusable         string                 `protobuf:"bytes,13,opt,name=unusable,proto3" json:"unusable,omitempty"`
 	Abilities        []string               `protobuf:"bytes,14,rep,name=abilities,proto3" json:"abilities,omitempty"`
+	Fills            []*Fill                `protobuf:"bytes,15,rep,name=fills,proto3" json:"fills,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2481,6 +2482,82 @@ func (x *Pool) GetAbilities() []string {
 	return nil
 }
 
+func (x *Pool) GetFills() []*Fill {
+	if x != nil {
+		return x.Fills
+	}
+	return nil
+}
+
+// Fill is how full a part of a pool is that can run full by itself; 0 to 1.
+type Fill struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            string                 `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"` // data, metadata
+	Used          float64                `protobuf:"fixed64,2,opt,name=used,proto3" json:"used,omitempty"`
+	Warn          float64                `protobuf:"fixed64,3,opt,name=warn,proto3" json:"warn,omitempty"` // 0: none
+	Stop          float64                `protobuf:"fixed64,4,opt,name=stop,proto3" json:"stop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fill) Reset() {
+	*x = Fill{}
+	mi := &file_dock_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fill) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fill) ProtoMessage() {}
+
+func (x *Fill) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fill.ProtoReflect.Descriptor instead.
+func (*Fill) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Fill) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *Fill) GetUsed() float64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Fill) GetWarn() float64 {
+	if x != nil {
+		return x.Warn
+	}
+	return 0
+}
+
+func (x *Fill) GetStop() float64 {
+	if x != nil {
+		return x.Stop
+	}
+	return 0
+}
+
 type Welcome struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -2497,7 +2574,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_dock_proto_msgTypes[33]
+	mi := &file_dock_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2586,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[33]
+	mi := &file_dock_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2599,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{33}
+	return file_dock_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -2777,7 +2854,7 @@ const file_dock_proto_rawDesc = "" +
 	"\taddresses\x18\f \x03(\tR\taddresses\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x03\n" +
 	"\x04Pool\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -2793,7 +2870,13 @@ const file_dock_proto_rawDesc = "" +
 	"\fmulti_attach\x18\v \x01(\bR\vmultiAttach\x12\x16\n" +
 	"\x06extras\x18\f \x01(\fR\x06extras\x12\x1a\n" +
 	"\bunusable\x18\r \x01(\tR\bunusable\x12\x1c\n" +
-	"\tabilities\x18\x0e \x03(\tR\tabilities\"\x89\x01\n" +
+	"\tabilities\x18\x0e \x03(\tR\tabilities\x12(\n" +
+	"\x05fills\x18\x0f \x03(\v2\x12.osds.dock.v1.FillR\x05fills\"R\n" +
+	"\x04Fill\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\tR\x02of\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\x01R\x04used\x12\x12\n" +
+	"\x04warn\x18\x03 \x01(\x01R\x04warn\x12\x12\n" +
+	"\x04stop\x18\x04 \x01(\x01R\x04stop\"\x89\x01\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
@@ -2838,7 +2921,7 @@ func file_dock_proto_rawDescGZIP() []byte {
 	return file_dock_proto_rawDescData
 }
 
-var file_dock_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_dock_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_dock_proto_goTypes = []any{
 	(*Call)(nil),                  // 0: osds.dock.v1.Call
 	(*Empty)(nil),                 // 1: osds.dock.v1.Empty
@@ -2873,17 +2956,18 @@ var file_dock_proto_goTypes = []any{
 	(*DockMessage)(nil),           // 30: osds.dock.v1.DockMessage
 	(*Hello)(nil),                 // 31: osds.dock.v1.Hello
 	(*Pool)(nil),                  // 32: osds.dock.v1.Pool
-	(*Welcome)(nil),               // 33: osds.dock.v1.Welcome
-	nil,                           // 34: osds.dock.v1.ObjectRef.BackendDataEntry
-	nil,                           // 35: osds.dock.v1.Volume.BackendDataEntry
-	nil,                           // 36: osds.dock.v1.Snapshot.BackendDataEntry
-	nil,                           // 37: osds.dock.v1.DockMessage.OutOfServiceEntry
-	nil,                           // 38: osds.dock.v1.Hello.MetadataEntry
-	(*structpb.Struct)(nil),       // 39: google.protobuf.Struct
+	(*Fill)(nil),                  // 33: osds.dock.v1.Fill
+	(*Welcome)(nil),               // 34: osds.dock.v1.Welcome
+	nil,                           // 35: osds.dock.v1.ObjectRef.BackendDataEntry
+	nil,                           // 36: osds.dock.v1.Volume.BackendDataEntry
+	nil,                           // 37: osds.dock.v1.Snapshot.BackendDataEntry
+	nil,                           // 38: osds.dock.v1.DockMessage.OutOfServiceEntry
+	nil,                           // 39: osds.dock.v1.Hello.MetadataEntry
+	(*structpb.Struct)(nil),       // 40: google.protobuf.Struct
 }
 var file_dock_proto_depIdxs = []int32{
 	3,  // 0: osds.dock.v1.ErrorDetail.progress:type_name -> osds.dock.v1.Progress
-	34, // 1: osds.dock.v1.ObjectRef.backend_data:type_name -> osds.dock.v1.ObjectRef.BackendDataEntry
+	35, // 1: osds.dock.v1.ObjectRef.backend_data:type_name -> osds.dock.v1.ObjectRef.BackendDataEntry
 	0,  // 2: osds.dock.v1.ObjectRequest.call:type_name -> osds.dock.v1.Call
 	4,  // 3: osds.dock.v1.ObjectRequest.ref:type_name -> osds.dock.v1.ObjectRef
 	0,  // 4: osds.dock.v1.CreateVolumeRequest.call:type_name -> osds.dock.v1.Call
@@ -2912,65 +2996,66 @@ var file_dock_proto_depIdxs = []int32{
 	24, // 27: osds.dock.v1.DetachRequest.connection:type_name -> osds.dock.v1.Connection
 	0,  // 28: osds.dock.v1.ResizeDeviceRequest.call:type_name -> osds.dock.v1.Call
 	0,  // 29: osds.dock.v1.ListRequest.call:type_name -> osds.dock.v1.Call
-	35, // 30: osds.dock.v1.Volume.backend_data:type_name -> osds.dock.v1.Volume.BackendDataEntry
+	36, // 30: osds.dock.v1.Volume.backend_data:type_name -> osds.dock.v1.Volume.BackendDataEntry
 	20, // 31: osds.dock.v1.VolumeList.volumes:type_name -> osds.dock.v1.Volume
-	36, // 32: osds.dock.v1.Snapshot.backend_data:type_name -> osds.dock.v1.Snapshot.BackendDataEntry
+	37, // 32: osds.dock.v1.Snapshot.backend_data:type_name -> osds.dock.v1.Snapshot.BackendDataEntry
 	22, // 33: osds.dock.v1.SnapshotList.snapshots:type_name -> osds.dock.v1.Snapshot
-	39, // 34: osds.dock.v1.Connection.data:type_name -> google.protobuf.Struct
+	40, // 34: osds.dock.v1.Connection.data:type_name -> google.protobuf.Struct
 	25, // 35: osds.dock.v1.ExportList.exports:type_name -> osds.dock.v1.LiveExport
 	27, // 36: osds.dock.v1.DeviceList.devices:type_name -> osds.dock.v1.Device
 	31, // 37: osds.dock.v1.DockMessage.hello:type_name -> osds.dock.v1.Hello
 	32, // 38: osds.dock.v1.DockMessage.pools:type_name -> osds.dock.v1.Pool
-	37, // 39: osds.dock.v1.DockMessage.out_of_service:type_name -> osds.dock.v1.DockMessage.OutOfServiceEntry
-	38, // 40: osds.dock.v1.Hello.metadata:type_name -> osds.dock.v1.Hello.MetadataEntry
+	38, // 39: osds.dock.v1.DockMessage.out_of_service:type_name -> osds.dock.v1.DockMessage.OutOfServiceEntry
+	39, // 40: osds.dock.v1.Hello.metadata:type_name -> osds.dock.v1.Hello.MetadataEntry
 	29, // 41: osds.dock.v1.Hello.initiators:type_name -> osds.dock.v1.Initiator
-	6,  // 42: osds.dock.v1.Dock.CreateVolume:input_type -> osds.dock.v1.CreateVolumeRequest
-	5,  // 43: osds.dock.v1.Dock.DeleteVolume:input_type -> osds.dock.v1.ObjectRequest
-	5,  // 44: osds.dock.v1.Dock.GetVolume:input_type -> osds.dock.v1.ObjectRequest
-	19, // 45: osds.dock.v1.Dock.ListVolumes:input_type -> osds.dock.v1.ListRequest
-	7,  // 46: osds.dock.v1.Dock.ExpandVolume:input_type -> osds.dock.v1.ExpandVolumeRequest
-	8,  // 47: osds.dock.v1.Dock.RevertVolume:input_type -> osds.dock.v1.RevertVolumeRequest
-	13, // 48: osds.dock.v1.Dock.CreateSnapshot:input_type -> osds.dock.v1.CreateSnapshotRequest
-	5,  // 49: osds.dock.v1.Dock.DeleteSnapshot:input_type -> osds.dock.v1.ObjectRequest
-	5,  // 50: osds.dock.v1.Dock.GetSnapshot:input_type -> osds.dock.v1.ObjectRequest
-	19, // 51: osds.dock.v1.Dock.ListSnapshots:input_type -> osds.dock.v1.ListRequest
-	10, // 52: osds.dock.v1.Dock.ListImportable:input_type -> osds.dock.v1.ListImportableRequest
-	9,  // 53: osds.dock.v1.Dock.ImportVolume:input_type -> osds.dock.v1.ImportVolumeRequest
-	5,  // 54: osds.dock.v1.Dock.ReleaseVolume:input_type -> osds.dock.v1.ObjectRequest
-	14, // 55: osds.dock.v1.Dock.Export:input_type -> osds.dock.v1.ExportRequest
-	15, // 56: osds.dock.v1.Dock.Unexport:input_type -> osds.dock.v1.UnexportRequest
-	19, // 57: osds.dock.v1.Dock.ListExports:input_type -> osds.dock.v1.ListRequest
-	16, // 58: osds.dock.v1.Dock.Attach:input_type -> osds.dock.v1.AttachRequest
-	17, // 59: osds.dock.v1.Dock.Detach:input_type -> osds.dock.v1.DetachRequest
-	18, // 60: osds.dock.v1.Dock.ResizeDevice:input_type -> osds.dock.v1.ResizeDeviceRequest
-	19, // 61: osds.dock.v1.Dock.ListDevices:input_type -> osds.dock.v1.ListRequest
-	30, // 62: osds.dock.v1.Registry.Session:input_type -> osds.dock.v1.DockMessage
-	20, // 63: osds.dock.v1.Dock.CreateVolume:output_type -> osds.dock.v1.Volume
-	1,  // 64: osds.dock.v1.Dock.DeleteVolume:output_type -> osds.dock.v1.Empty
-	20, // 65: osds.dock.v1.Dock.GetVolume:output_type -> osds.dock.v1.Volume
-	21, // 66: osds.dock.v1.Dock.ListVolumes:output_type -> osds.dock.v1.VolumeList
-	20, // 67: osds.dock.v1.Dock.ExpandVolume:output_type -> osds.dock.v1.Volume
-	20, // 68: osds.dock.v1.Dock.RevertVolume:output_type -> osds.dock.v1.Volume
-	22, // 69: osds.dock.v1.Dock.CreateSnapshot:output_type -> osds.dock.v1.Snapshot
-	1,  // 70: osds.dock.v1.Dock.DeleteSnapshot:output_type -> osds.dock.v1.Empty
-	22, // 71: osds.dock.v1.Dock.GetSnapshot:output_type -> osds.dock.v1.Snapshot
-	23, // 72: osds.dock.v1.Dock.ListSnapshots:output_type -> osds.dock.v1.SnapshotList
-	12, // 73: osds.dock.v1.Dock.ListImportable:output_type -> osds.dock.v1.ImportableList
-	20, // 74: osds.dock.v1.Dock.ImportVolume:output_type -> osds.dock.v1.Volume
-	1,  // 75: osds.dock.v1.Dock.ReleaseVolume:output_type -> osds.dock.v1.Empty
-	24, // 76: osds.dock.v1.Dock.Export:output_type -> osds.dock.v1.Connection
-	1,  // 77: osds.dock.v1.Dock.Unexport:output_type -> osds.dock.v1.Empty
-	26, // 78: osds.dock.v1.Dock.ListExports:output_type -> osds.dock.v1.ExportList
-	27, // 79: osds.dock.v1.Dock.Attach:output_type -> osds.dock.v1.Device
-	1,  // 80: osds.dock.v1.Dock.Detach:output_type -> osds.dock.v1.Empty
-	27, // 81: osds.dock.v1.Dock.ResizeDevice:output_type -> osds.dock.v1.Device
-	28, // 82: osds.dock.v1.Dock.ListDevices:output_type -> osds.dock.v1.DeviceList
-	33, // 83: osds.dock.v1.Registry.Session:output_type -> osds.dock.v1.Welcome
-	63, // [63:84] is the sub-list for method output_type
-	42, // [42:63] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	33, // 42: osds.dock.v1.Pool.fills:type_name -> osds.dock.v1.Fill
+	6,  // 43: osds.dock.v1.Dock.CreateVolume:input_type -> osds.dock.v1.CreateVolumeRequest
+	5,  // 44: osds.dock.v1.Dock.DeleteVolume:input_type -> osds.dock.v1.ObjectRequest
+	5,  // 45: osds.dock.v1.Dock.GetVolume:input_type -> osds.dock.v1.ObjectRequest
+	19, // 46: osds.dock.v1.Dock.ListVolumes:input_type -> osds.dock.v1.ListRequest
+	7,  // 47: osds.dock.v1.Dock.ExpandVolume:input_type -> osds.dock.v1.ExpandVolumeRequest
+	8,  // 48: osds.dock.v1.Dock.RevertVolume:input_type -> osds.dock.v1.RevertVolumeRequest
+	13, // 49: osds.dock.v1.Dock.CreateSnapshot:input_type -> osds.dock.v1.CreateSnapshotRequest
+	5,  // 50: osds.dock.v1.Dock.DeleteSnapshot:input_type -> osds.dock.v1.ObjectRequest
+	5,  // 51: osds.dock.v1.Dock.GetSnapshot:input_type -> osds.dock.v1.ObjectRequest
+	19, // 52: osds.dock.v1.Dock.ListSnapshots:input_type -> osds.dock.v1.ListRequest
+	10, // 53: osds.dock.v1.Dock.ListImportable:input_type -> osds.dock.v1.ListImportableRequest
+	9,  // 54: osds.dock.v1.Dock.ImportVolume:input_type -> osds.dock.v1.ImportVolumeRequest
+	5,  // 55: osds.dock.v1.Dock.ReleaseVolume:input_type -> osds.dock.v1.ObjectRequest
+	14, // 56: osds.dock.v1.Dock.Export:input_type -> osds.dock.v1.ExportRequest
+	15, // 57: osds.dock.v1.Dock.Unexport:input_type -> osds.dock.v1.UnexportRequest
+	19, // 58: osds.dock.v1.Dock.ListExports:input_type -> osds.dock.v1.ListRequest
+	16, // 59: osds.dock.v1.Dock.Attach:input_type -> osds.dock.v1.AttachRequest
+	17, // 60: osds.dock.v1.Dock.Detach:input_type -> osds.dock.v1.DetachRequest
+	18, // 61: osds.dock.v1.Dock.ResizeDevice:input_type -> osds.dock.v1.ResizeDeviceRequest
+	19, // 62: osds.dock.v1.Dock.ListDevices:input_type -> osds.dock.v1.ListRequest
+	30, // 63: osds.dock.v1.Registry.Session:input_type -> osds.dock.v1.DockMessage
+	20, // 64: osds.dock.v1.Dock.CreateVolume:output_type -> osds.dock.v1.Volume
+	1,  // 65: osds.dock.v1.Dock.DeleteVolume:output_type -> osds.dock.v1.Empty
+	20, // 66: osds.dock.v1.Dock.GetVolume:output_type -> osds.dock.v1.Volume
+	21, // 67: osds.dock.v1.Dock.ListVolumes:output_type -> osds.dock.v1.VolumeList
+	20, // 68: osds.dock.v1.Dock.ExpandVolume:output_type -> osds.dock.v1.Volume
+	20, // 69: osds.dock.v1.Dock.RevertVolume:output_type -> osds.dock.v1.Volume
+	22, // 70: osds.dock.v1.Dock.CreateSnapshot:output_type -> osds.dock.v1.Snapshot
+	1,  // 71: osds.dock.v1.Dock.DeleteSnapshot:output_type -> osds.dock.v1.Empty
+	22, // 72: osds.dock.v1.Dock.GetSnapshot:output_type -> osds.dock.v1.Snapshot
+	23, // 73: osds.dock.v1.Dock.ListSnapshots:output_type -> osds.dock.v1.SnapshotList
+	12, // 74: osds.dock.v1.Dock.ListImportable:output_type -> osds.dock.v1.ImportableList
+	20, // 75: osds.dock.v1.Dock.ImportVolume:output_type -> osds.dock.v1.Volume
+	1,  // 76: osds.dock.v1.Dock.ReleaseVolume:output_type -> osds.dock.v1.Empty
+	24, // 77: osds.dock.v1.Dock.Export:output_type -> osds.dock.v1.Connection
+	1,  // 78: osds.dock.v1.Dock.Unexport:output_type -> osds.dock.v1.Empty
+	26, // 79: osds.dock.v1.Dock.ListExports:output_type -> osds.dock.v1.ExportList
+	27, // 80: osds.dock.v1.Dock.Attach:output_type -> osds.dock.v1.Device
+	1,  // 81: osds.dock.v1.Dock.Detach:output_type -> osds.dock.v1.Empty
+	27, // 82: osds.dock.v1.Dock.ResizeDevice:output_type -> osds.dock.v1.Device
+	28, // 83: osds.dock.v1.Dock.ListDevices:output_type -> osds.dock.v1.DeviceList
+	34, // 84: osds.dock.v1.Registry.Session:output_type -> osds.dock.v1.Welcome
+	64, // [64:85] is the sub-list for method output_type
+	43, // [43:64] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_dock_proto_init() }
@@ -2984,7 +3069,7 @@ func file_dock_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dock_proto_rawDesc), len(file_dock_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

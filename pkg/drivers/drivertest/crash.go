@@ -138,8 +138,8 @@ func Crash(t *testing.T, h Harness, backend string) {
 }
 
 func crashOne(t *testing.T, h *Harness, exe, backend string, c crashCase) {
-	points := tracePoints(t, h, exe, backend, c)
-	if t.Failed() || t.Skipped() {
+	points, ran := tracePoints(t, h, exe, backend, c)
+	if t.Failed() || !ran {
 		return
 	}
 	if len(points) == 0 {
@@ -174,11 +174,13 @@ func crashOne(t *testing.T, h *Harness, exe, backend string, c crashCase) {
 }
 
 // tracePoints lets the operation run to its end and gives the points that it
-// comes by, each once with "@2" where it is passed twice.
-func tracePoints(t *testing.T, h *Harness, exe, backend string, c crashCase) (points []string) {
+// comes by, each once with "@2" where it is passed twice. ran is false if the
+// driver has no such operation.
+func tracePoints(t *testing.T, h *Harness, exe, backend string, c crashCase) (points []string, ran bool) {
 	t.Run("trace", func(t *testing.T) {
 		e := newEnv(t, h)
 		e.needs(c.needs...)
+		ran = true
 		o := c.prepare(e)
 		o.Backend, o.Timeout = backend, h.Timeout
 		e.close()
@@ -204,7 +206,7 @@ func tracePoints(t *testing.T, h *Harness, exe, backend string, c crashCase) (po
 		c.undo(e, o)
 		t.Logf("%d points: %q", len(points), points)
 	})
-	return points
+	return points, ran
 }
 
 // child runs this test binary as Child.

@@ -54,3 +54,16 @@ func TestUnfinishedIsProgress(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A thin pool shows how full it is, with the marks that the driver acts by.
+func TestFills(t *testing.T) {
+	p := &pool{conf: poolConfig{DataWarn: 80, DataStop: 95, MetadataWarn: 70, MetadataStop: 90}}
+	got := p.fills(&lv{data: 8320, meta: 9001})
+	if len(got) != 2 || got[0].Watermark() != model.WatermarkWarn || got[1].Watermark() != model.WatermarkStop ||
+		got[0].String() != "data 83.2 % full (warn at 80 %, stop at 95 %)" || !got[0].Valid() || !got[1].Valid() {
+		t.Errorf("%+v", got)
+	}
+	if got := p.fills(&lv{data: noPercent, meta: noPercent}); len(got) != 0 {
+		t.Errorf("of what cannot be seen: %+v", got)
+	}
+}

@@ -37,7 +37,9 @@ type poolConfig struct {
 	Count                 int         `yaml:"count"`
 	OverProvisioningRatio float64     `yaml:"overProvisioningRatio"`
 	Unusable              string      `yaml:"unusable"`
-	Lacks                 []string    `yaml:"lacks"`
+	// Fills are what the pool says of the parts of it that can run full.
+	Fills []model.Fill `yaml:"fills"`
+	Lacks []string     `yaml:"lacks"`
 }
 
 // failure makes some calls of one operation fail.
@@ -234,6 +236,9 @@ func (p *poolConfig) check() error {
 		if err := drivers.CheckID("id", p.ID); err != nil {
 			return err
 		}
+	}
+	if len(model.UsableFills(p.Fills)) != len(p.Fills) {
+		return model.Invalid("fills", "each of at most %d has a name of its own (small letters) and used, warn and stop from 0 to 1", model.MaxFills)
 	}
 	if err := drivers.CheckRatio(&p.OverProvisioningRatio); err != nil {
 		return err

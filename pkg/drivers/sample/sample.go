@@ -166,7 +166,7 @@ func (d *Driver) Pools(ctx context.Context) ([]drivers.Pool, error) {
 				ID: p.id, Name: n, Total: p.Capacity, Free: max(free, 0),
 				OverProvisioning: p.OverProvisioningRatio, AvailabilityZone: p.AvailabilityZone,
 				StorageType: p.StorageType, Description: p.Description, MultiAttach: p.MultiAttach,
-				Extras: p.Extras, Unusable: p.Unusable, Lacks: p.Lacks,
+				Extras: p.Extras, Unusable: p.Unusable, Lacks: p.Lacks, Fills: p.Fills,
 			})
 		}
 		return nil
