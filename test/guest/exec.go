@@ -111,7 +111,7 @@ func (n *Node) Shell(ctx context.Context, script string) (string, error) {
 // WriteFile writes a file, and the directories above it.
 func (n *Node) WriteFile(ctx context.Context, path string, data []byte) error {
 	return n.Exec(ctx, Cmd{
-		Args:  []string{"bash", "-euc", `umask 077; mkdir -p "${0%/*}"; cat >"$0"`, path},
+		Args:  []string{"bash", "-euc", `umask 077; mkdir -p "${0%/*}"; cat >"$0.part"; mv "$0.part" "$0"`, path},
 		Stdin: bytes.NewReader(data),
 	})
 }

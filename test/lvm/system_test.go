@@ -315,10 +315,21 @@ func (s *system) until(what string, f func() error) {
 	}
 }
 
+// stuck shows what a kernel has to say, and which processes wait in it for what.
+const stuck = `dmesg | tail -n 60
+for p in /proc/[0-9]*; do
+	case $(cat $p/stat 2>/dev/null) in *") D "*) tr '\0' ' ' <$p/cmdline; echo; cat $p/stack;; esac
+done
+dmsetup info -c; dmsetup table; dmsetup status`
+
 // report shows the daemons' logs of a test that failed.
 func (s *system) report() {
 	if !s.t.Failed() {
 		return
+	}
+	for _, n := range s.lab.Nodes {
+		out, err := n.Shell(s.ctx(), stuck)
+		s.t.Logf("---- the kernel of %s\n%s%v", n.Name, out, err)
 	}
 	for key := range s.pids {
 		node, name, _ := strings.Cut(key, " ")
