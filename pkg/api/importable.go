@@ -104,19 +104,8 @@ func checkExisting(spec *wire.VolumeSpec) error {
 
 // released reads the query of a volume's deletion: true means that its data stays.
 func (c *call) released(v *model.Volume) (bool, error) {
-	if c.r.URL.RawQuery == "" {
-		return false, nil
-	}
-	q, err := url.ParseQuery(c.r.URL.RawQuery)
-	if err != nil {
-		return false, model.Errorf(model.KindInvalid, "the query string is not well-formed: %w", err)
-	}
-	switch r := q.Get("release"); r {
-	case "", "false":
-		return false, nil
-	case "true":
-	default:
-		return false, model.Invalid("release", "release %q is neither true nor false", shorten(r))
+	if yes, err := c.flag("release"); err != nil || !yes {
+		return false, err
 	}
 	if !c.admin {
 		return false, &model.Error{Kind: model.KindDenied, Field: "release", Message: "giving a volume back to its backend is for administrators"}
