@@ -135,7 +135,12 @@ func (s *system) fio(n *guest.Node, dev, file string, writes int) (wait func()) 
 // written is how many writes a device has completed.
 func (s *system) written(n *guest.Node, dev string) (count int) {
 	s.t.Helper()
-	out := s.shell(n, `set -- $(cat /sys/class/block/$(basename $(readlink -f `+guest.Quote(dev)+`))/stat); echo $5`)
+	// NVMe's multipath device counts nothing in this kernel: its paths do.
+	out := s.shell(n, `d=$(basename $(readlink -f `+guest.Quote(dev)+`)); sum=0
+		paths=/sys/class/block/$(sed -E 's/^(nvme[0-9]+)(n[0-9]+)$/\1c*\2/' <<<$d)/stat
+		for f in /sys/class/block/$d/stat $([ "$paths" = /sys/class/block/$d/stat ] || ls $paths 2>/dev/null); do
+			set -- $(cat $f); sum=$((sum + $5))
+		done; echo $sum`)
 	if _, err := fmt.Sscan(out, &count); err != nil {
 		s.t.Fatal(err)
 	}
