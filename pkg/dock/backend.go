@@ -167,6 +167,9 @@ func abilities(drv drivers.Driver, p drivers.Pool) []string {
 	if _, ok := drv.(drivers.Exporter); ok {
 		add(model.AbilityExport)
 	}
+	if _, ok := drv.(drivers.Importer); ok {
+		add(model.AbilityImport)
+	}
 	if p.Extras.DataStorage.ProvisioningPolicy == "Thin" {
 		add(model.AbilityThin)
 	}

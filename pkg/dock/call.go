@@ -32,7 +32,7 @@ type call struct {
 // mutates says whether the op changes something; those that do must be fenced.
 func (o op) mutates() bool {
 	switch o {
-	case opGetVolume, opListVolumes, opGetSnapshot, opListSnapshots, opListExports, opListDevices:
+	case opGetVolume, opListVolumes, opGetSnapshot, opListSnapshots, opListExports, opListDevices, opListImportable:
 		return false
 	}
 	return true
@@ -265,6 +265,9 @@ func (d *Dock) checkCaller(c call) error {
 // logFailure logs what an operator may want to know; the caller gets the error
 // too, so that what it asked for wrongly is not worth a line.
 func (d *Dock) logFailure(ctx context.Context, c call, err error) {
+	if model.ProgressOf(err) != nil {
+		return
+	}
 	switch model.KindOf(err) {
 	case model.KindUnknownOutcome, model.KindInternal, model.KindStale, model.KindDenied:
 	default:

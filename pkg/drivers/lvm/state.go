@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/osds-io/osds/internal/faults"
+	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -232,13 +233,32 @@ func point(op, at string) {
 // asKind gives an error of the system a kind.
 func asKind(what string, err error) error {
 	var me *model.Error
+	var u *unfinished
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &u) && alone(err, u):
+		return drivers.InProgress(what, u.what, model.Bytes(u.off), model.Bytes(u.end))
 	case errors.As(err, &me):
 		return err
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return model.Errorf(model.KindUnknownOutcome, "%s: %w", what, err)
 	}
 	return model.Errorf(model.KindInternal, "%s: %w", what, err)
+}
+
+// alone says whether nothing else went wrong beside the end of a call's time.
+func alone(err error, u *unfinished) bool {
+	for err != nil && err != error(u) {
+		if j, ok := err.(interface{ Unwrap() []error }); ok {
+			all := j.Unwrap()
+			if len(all) != 1 {
+				return false
+			}
+			err = all[0]
+			continue
+		}
+		err = errors.Unwrap(err)
+	}
+	return err != nil
 }
