@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -41,6 +42,8 @@ type vgroup struct {
 	// changes counts the beginnings and ends of commands that change the group:
 	// a report that one of them overlaps may be out of date.
 	changes, running int
+	// coming are volumes that creates are making now, by name.
+	coming map[string]*lv
 }
 
 // reports gives reports to callers. All that ask while one is being made get the
@@ -168,12 +171,53 @@ func (vg *vgroup) update(fn func(g *group)) {
 		return
 	}
 	g := *vg.view
-	g.lvs = make(map[string]*lv, len(vg.view.lvs)+1)
-	for n, l := range vg.view.lvs {
-		g.lvs[n] = l
-	}
+	g.lvs = maps.Clone(vg.view.lvs)
 	fn(&g)
 	vg.view = &g
+}
+
+// expect notes a volume that is about to be made: room that it takes is taken for
+// others from now on. check looks whether it fits.
+func (vg *vgroup) expect(g *group, l *lv, check func(g *group) error) error {
+	vg.mu.Lock()
+	defer vg.mu.Unlock()
+	c := *g
+	c.lvs = maps.Clone(g.lvs)
+	for _, x := range vg.coming {
+		c.add(x)
+	}
+	if err := check(&c); err != nil {
+		return err
+	}
+	if vg.coming == nil {
+		vg.coming = map[string]*lv{}
+	}
+	vg.coming[l.name] = l
+	return nil
+}
+
+// came ends what expect began: l is there now, or not.
+func (vg *vgroup) came(l *lv, there bool) {
+	vg.mu.Lock()
+	defer vg.mu.Unlock()
+	delete(vg.coming, l.name)
+	if there && vg.view != nil {
+		g := *vg.view
+		g.lvs = maps.Clone(vg.view.lvs)
+		g.add(l)
+		vg.view = &g
+	}
+}
+
+// add enters a new volume, unless it is there.
+func (g *group) add(l *lv) {
+	if g.lvs[l.name] != nil {
+		return
+	}
+	g.lvs[l.name] = l
+	if l.pool == "" {
+		g.free -= l.size
+	}
 }
 
 // forget drops the view: something happened that is not known.

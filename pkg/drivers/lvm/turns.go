@@ -23,45 +23,60 @@ const (
 // urgent one waits.
 const fairness = 8
 
-// turns gives callers one turn at a time. LVM would let commands on one group
-// wait for each other as well, but in no order, and with a process each.
+// together is how many creates may be under way on one group. LVM still does one
+// after another, but the next is started, and has read its configuration, when the
+// one before it ends.
+const together = 2
+
+// turns gives callers one turn at a time; creates share one. LVM would let
+// commands on one group wait for each other as well, but in no order, and with a
+// process each.
 type turns struct {
 	mu      sync.Mutex
-	busy    bool
-	waiting [prios][]chan struct{}
+	alone   bool // somebody has the turn alone
+	sharing int  // how many share it
+	waiting [prios][]*waiter
 	passed  int // turns that a waiting, less urgent caller did not get
+}
+
+type waiter struct {
+	come   chan struct{}
+	shares bool
 }
 
 // take waits for a turn; the function it gives ends it. The error says that
 // nothing has begun.
-func (t *turns) take(ctx context.Context, p prio) (func(), error) {
+func (t *turns) take(ctx context.Context, p prio) (func(), error) { return t.wait(ctx, p, false) }
+
+// share is take for callers that do not mind some of their own kind.
+func (t *turns) share(ctx context.Context, p prio) (func(), error) { return t.wait(ctx, p, true) }
+
+func (t *turns) wait(ctx context.Context, p prio, shares bool) (func(), error) {
 	if err := ctx.Err(); err != nil {
 		return nil, notBegun(err)
 	}
+	w := &waiter{come: make(chan struct{}), shares: shares}
+	end := func() { t.end(shares) }
 	t.mu.Lock()
-	if !t.busy {
-		t.busy = true
-		t.mu.Unlock()
-		return t.end, nil
-	}
-	ch := make(chan struct{})
-	t.waiting[p] = append(t.waiting[p], ch)
+	t.waiting[p] = append(t.waiting[p], w)
+	t.next()
 	t.mu.Unlock()
 	select {
-	case <-ch:
-		return t.end, nil
+	case <-w.come:
+		return end, nil
 	case <-ctx.Done():
 	}
 	t.mu.Lock()
 	for i, c := range t.waiting[p] {
-		if c == ch {
+		if c == w {
 			t.waiting[p] = append(t.waiting[p][:i:i], t.waiting[p][i+1:]...)
+			t.next() // those behind it may share what it could not
 			t.mu.Unlock()
 			return nil, notBegun(ctx.Err())
 		}
 	}
 	t.mu.Unlock()
-	t.end() // it came at the same moment
+	end() // it came at the same moment
 	return nil, notBegun(ctx.Err())
 }
 
@@ -69,42 +84,57 @@ func notBegun(err error) error {
 	return model.Errorf(model.KindUnknownOutcome, "waiting for other commands on the volume group: %w", err)
 }
 
-// end passes the turn on.
-func (t *turns) end() {
+// end gives a turn back.
+func (t *turns) end(shared bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	from := -1
-	below := false // somebody less urgent than from waits
-	for p := range t.waiting {
-		if len(t.waiting[p]) == 0 {
-			continue
-		}
-		if from < 0 {
-			from = p
-		} else {
-			below = true
-		}
-	}
-	if from < 0 {
-		t.busy, t.passed = false, 0
-		return
-	}
-	if below {
-		if t.passed++; t.passed > fairness {
-			t.passed = 0
-			for p := from + 1; p < int(prios); p++ {
-				if len(t.waiting[p]) > 0 {
-					from = p
-					break
-				}
-			}
-		}
+	if shared {
+		t.sharing--
 	} else {
-		t.passed = 0
+		t.alone = false
 	}
-	ch := t.waiting[from][0]
-	t.waiting[from] = t.waiting[from][1:]
-	close(ch)
+	t.next()
+}
+
+// next gives turns to those who may have one now. Those who share do not pass one
+// who does not. mu is held.
+func (t *turns) next() {
+	for !t.alone {
+		p, passed := t.first()
+		if p < 0 {
+			t.passed = 0
+			return
+		}
+		w := t.waiting[p][0]
+		if t.sharing > 0 && (!w.shares || t.sharing >= together) {
+			return
+		}
+		t.waiting[p], t.passed = t.waiting[p][1:], passed
+		if w.shares {
+			t.sharing++
+		} else {
+			t.alone = true
+		}
+		close(w.come)
+	}
+}
+
+// first gives whose turn is next, by urgency (below 0: nobody waits), and what
+// passed is to be then.
+func (t *turns) first() (p, passed int) {
+	p = -1
+	for q := range t.waiting {
+		switch {
+		case len(t.waiting[q]) == 0:
+		case p < 0:
+			p = q
+		case t.passed >= fairness:
+			return q, 0
+		default:
+			return p, t.passed + 1
+		}
+	}
+	return p, 0
 }
 
 // batch collects requests for the same kind of command, so that one command

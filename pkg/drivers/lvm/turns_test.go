@@ -34,7 +34,7 @@ func queueUp(t *testing.T, prios []prio) (got []prio) {
 		}
 		end()
 		wg.Wait()
-		if tu.busy {
+		if tu.alone || tu.sharing != 0 {
 			t.Error("busy in the end")
 		}
 	})
@@ -87,6 +87,69 @@ func TestTurnsEndWithContext(t *testing.T) {
 			t.Fatal(err)
 		}
 		end()
+	})
+}
+
+// Some share a turn, but nobody who wants it alone; and those who share do not
+// pass one who does.
+func TestTurnsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tu turns
+		var ends [5]func()
+		var got []int
+		ctx, cancel := context.WithCancel(t.Context())
+		for i, alone := range []bool{false, false, false, true, false} {
+			go func() {
+				var err error
+				if alone {
+					ends[i], err = tu.take(ctx, prioNormal)
+				} else {
+					ends[i], err = tu.share(t.Context(), prioNormal)
+				}
+				if err == nil {
+					got = append(got, i)
+				}
+			}()
+			synctest.Wait()
+		}
+		step := func(end int, want ...int) {
+			t.Helper()
+			ends[end]()
+			synctest.Wait()
+			if !slices.Equal(got, want) {
+				t.Fatalf("after the end of %d: got %v, want %v", end, got, want)
+			}
+		}
+		if !slices.Equal(got, []int{0, 1}) {
+			t.Fatalf("at first %v", got)
+		}
+		step(1, 0, 1, 2)
+		step(0, 0, 1, 2)
+		step(2, 0, 1, 2, 3)
+		step(3, 0, 1, 2, 3, 4)
+		// One that does not wait any more makes room for those behind it.
+		got = nil
+		go func() { _, _ = tu.take(ctx, prioNormal) }()
+		synctest.Wait()
+		go func() {
+			if end, err := tu.share(t.Context(), prioNormal); err == nil {
+				got = append(got, 9)
+				end()
+			}
+		}()
+		synctest.Wait()
+		if got != nil {
+			t.Fatal("one who shares has passed one who does not")
+		}
+		cancel()
+		synctest.Wait()
+		if !slices.Equal(got, []int{9}) {
+			t.Fatalf("%v", got)
+		}
+		ends[4]()
+		if tu.alone || tu.sharing != 0 {
+			t.Error("busy in the end")
+		}
 	})
 }
 

@@ -109,12 +109,12 @@ func (d *Driver) produce(ctx context.Context, p *pool, r drivers.CreateVolume, s
 // makeThin makes a thin volume: one command, and it is whole.
 func (d *Driver) makeThin(ctx context.Context, p *pool, r drivers.CreateVolume, t tags) (*lv, error) {
 	var made *lv
-	err := d.inTurn(ctx, p.vg, prioNormal, func(g *group) error {
+	err := d.withCreates(ctx, p.vg, func(g *group) error {
 		size := g.roundUp(r.Size)
-		if err := d.room(p, g, size, true); err != nil {
+		l := &lv{name: volumeName(r.ID), size: size, tags: t, active: true, open: no, pool: p.conf.thin, data: noPercent, meta: noPercent, snap: noPercent}
+		if err := p.vg.expect(g, l, func(g *group) error { return d.room(p, g, size, true) }); err != nil {
 			return err
 		}
-		l := &lv{name: volumeName(r.ID), size: size, tags: t, active: true, open: no, pool: p.conf.thin, data: noPercent, meta: noPercent, snap: noPercent}
 		point("create", "begin")
 		argv := append([]string{"lvcreate", "--yes", "--quiet", "--type", "thin", "--thinpool", p.conf.thin, "--virtualsize", bytesArg(size),
 			"--name", l.name, "--activate", "y", "--wipesignatures", "n"}, t.args()...)
@@ -159,12 +159,12 @@ func (d *Driver) makeThick(ctx context.Context, p *pool, r drivers.CreateVolume,
 // extents is somebody's old data.
 func (d *Driver) makeNew(ctx context.Context, p *pool, name string, size model.Bytes, t tags, op string) (*lv, error) {
 	var made *lv
-	err := d.inTurn(ctx, p.vg, prioNormal, func(g *group) error {
+	err := d.withCreates(ctx, p.vg, func(g *group) error {
 		size := g.roundUp(size)
-		if err := d.room(p, g, size, true); err != nil {
+		l := &lv{name: name, size: size, tags: t.with(tagNew, model.NewID()), active: true, open: no, data: noPercent, meta: noPercent, snap: noPercent}
+		if err := p.vg.expect(g, l, func(g *group) error { return d.room(p, g, size, true) }); err != nil {
 			return err
 		}
-		l := &lv{name: name, size: size, tags: t.with(tagNew, model.NewID()), active: true, open: no, data: noPercent, meta: noPercent, snap: noPercent}
 		point(op, "begin")
 		argv := append([]string{"lvcreate", "--yes", "--quiet", "--type", "linear", "--extents", strconv.FormatInt(int64(size/g.extent), 10),
 			"--name", name, "--activate", "y", "--zero", "n", "--wipesignatures", "n"}, l.tags.args()...)
@@ -186,6 +186,20 @@ func (d *Driver) inTurn(ctx context.Context, vg *vgroup, pr prio, fn func(g *gro
 	if err != nil {
 		return err
 	}
+	return d.during(ctx, vg, end, fn)
+}
+
+// withCreates is inTurn for creates of new volumes: another one may be under way,
+// which is why they expect what they make.
+func (d *Driver) withCreates(ctx context.Context, vg *vgroup, fn func(g *group) error) error {
+	end, err := vg.turns.share(ctx, prioNormal)
+	if err != nil {
+		return err
+	}
+	return d.during(ctx, vg, end, fn)
+}
+
+func (d *Driver) during(ctx context.Context, vg *vgroup, end func(), fn func(g *group) error) error {
 	defer end()
 	g, err := d.recent(ctx, vg.name)
 	if err != nil {
@@ -221,14 +235,10 @@ func (d *Driver) create(ctx context.Context, p *pool, l *lv, settings string, ar
 		err = model.Errorf(model.KindInternal, "%s/%s is not there although it was made", g.name, l.name)
 	}
 	if err == nil {
-		p.vg.update(func(g *group) {
-			g.lvs[l.name] = l
-			if l.pool == "" {
-				g.free -= l.size
-			}
-		})
+		p.vg.came(l, true)
 		return nil
 	}
+	p.vg.came(l, false)
 	return d.failed(ctx, p.vg, err, func(g *group) (bool, error) {
 		now := g.lvs[l.name]
 		if now == nil {
