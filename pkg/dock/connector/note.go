@@ -26,8 +26,9 @@ const (
 
 const noteVersion = 1
 
-// note is what is known of an attachment, on disk before anything is done and
-// until everything is gone. It has no secrets.
+// note is what is known of an attachment, in a file before anything is done and
+// until everything is gone. It has no secrets. It outlives the dock's process, but
+// need not outlive the host's power: neither do sessions and devices.
 type note struct {
 	Version      int       `json:"version"`
 	AttachmentID string    `json:"attachmentId"`
@@ -78,6 +79,13 @@ func openNotes(dir string) (*notes, error) {
 		if err != nil {
 			return nil, model.Errorf(model.KindInternal, "note of attachment %s: %w", id, err)
 		}
+		if len(b) == 0 {
+			// Of an attach just before a power cut, which took the device away too.
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				return nil, model.Errorf(model.KindInternal, "note of attachment %s: %w", id, err)
+			}
+			continue
+		}
 		n := &note{}
 		if err := json.Unmarshal(b, n); err != nil {
 			return nil, model.Errorf(model.KindInternal, "note of attachment %s (%s) is damaged: %w", id, filepath.Join(dir, name), err)
@@ -103,14 +111,14 @@ func (s *notes) get(id string) (note, bool) {
 	return *n, true
 }
 
-// put writes a note; when it returns nil it survives a crash.
+// put writes a note; when it returns nil it survives the process.
 func (s *notes) put(n note) error {
 	n.Version, n.Target.Auth = noteVersion, chap{}
 	b, err := json.MarshalIndent(n, "", "  ")
 	if err != nil {
 		return model.Errorf(model.KindInternal, "note of attachment %s: %w", n.AttachmentID, err)
 	}
-	if err := atomicfile.Write(s.file(n.AttachmentID), append(b, '\n'), 0o600); err != nil {
+	if err := atomicfile.Replace(s.file(n.AttachmentID), append(b, '\n'), 0o600); err != nil {
 		return model.Errorf(model.KindInternal, "note of attachment %s: %w", n.AttachmentID, err)
 	}
 	s.mu.Lock()

@@ -361,6 +361,12 @@ func TestNotes(t *testing.T) {
 	if list, _ := os.ReadDir(dir); len(list) != 0 {
 		t.Error(list)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "d.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := openNotes(dir); err != nil || len(s.all()) != 0 {
+		t.Error("what a power cut has left is not passed over:", err)
+	}
 	for _, bad := range []string{"{", `{"version":9,"attachmentId":"b"}`, `{"version":1,"attachmentId":"c"}`} {
 		if err := os.WriteFile(filepath.Join(dir, "b.json"), []byte(bad), 0o600); err != nil {
 			t.Fatal(err)

@@ -175,7 +175,7 @@ func TestNotes(t *testing.T) {
 	if raw, _ := os.ReadFile(b.path("a")); !strings.Contains(string(raw), "pass-word-1") {
 		t.Error("the secret is not kept")
 	}
-	for _, damaged := range []string{"", "{", `{"version":1}`, `{"version":9}`} {
+	for _, damaged := range []string{"{", `{"version":1}`, `{"version":9}`} {
 		if err := os.WriteFile(b.path("b"), []byte(damaged), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -193,6 +193,19 @@ func TestNotes(t *testing.T) {
 	}
 	if err := b.remove("b"); err != nil {
 		t.Error("again:", err)
+	}
+	// One that a power cut has left of an export that nobody was told of.
+	if err := os.WriteFile(b.path("b"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if notes, bad, err := b.read(); err != nil || len(notes) != 2 || len(bad) != 0 {
+		t.Errorf("%v, %v, %v", notes, bad, err)
+	}
+	if durable, err := b.begin(sample("b")); err != nil || durable() != nil {
+		t.Error("begun after it:", err)
+	}
+	if err := b.remove("b"); err != nil {
+		t.Fatal(err)
 	}
 	notes, bad, err := b.read()
 	if err != nil || len(notes) != 2 || len(bad) != 0 || notes[0].Password.Reveal() != "pass-word-1" {

@@ -101,6 +101,18 @@ func (m *Manager) keep(n *note) error {
 	return nil
 }
 
+// keepNew is keep for a new export: wait answers when the note is durable, which
+// it must be before anybody is told of the export.
+func (m *Manager) keepNew(n *note) (wait func() error, err error) {
+	if wait, err = m.book.begin(n); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	m.notes[n.AttachmentID] = n
+	m.mu.Unlock()
+	return wait, nil
+}
+
 func (m *Manager) forget(id string) error {
 	if err := m.book.remove(id); err != nil {
 		return err

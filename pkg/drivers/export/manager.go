@@ -354,11 +354,18 @@ func (m *Manager) export(ctx context.Context, r Request, name string, initiators
 		return none, err
 	}
 	faults.Point("export.begin")
-	if err := m.keep(n); err != nil {
+	// The disk and the kernel work side by side: what the kernel has made is gone
+	// with the power, as the note may be until it is durable.
+	durable, err := m.keepNew(n)
+	if err != nil {
 		return none, err
 	}
 	faults.Point("export.noted")
-	if err := m.servers[name].make(ctx, n); err != nil {
+	err = m.servers[name].make(ctx, n)
+	if derr := durable(); err == nil {
+		err = derr
+	}
+	if err != nil {
 		return none, m.undo(ctx, n, err)
 	}
 	faults.Point("export.end")

@@ -146,6 +146,12 @@ func (b notebook) read() (notes []*note, bad map[string]error, err error) {
 		if err != nil {
 			return nil, nil, model.Errorf(model.KindUnavailable, "notes of exports: %w", err)
 		}
+		if len(raw) == 0 { // begun just before a power cut: nobody was told
+			if err := os.Remove(b.path(id)); err != nil {
+				return nil, nil, model.Errorf(model.KindUnavailable, "notes of exports: %w", err)
+			}
+			continue
+		}
 		n, err := parseNote(id, raw)
 		if err != nil {
 			bad[id] = err
@@ -162,10 +168,28 @@ func (b notebook) write(n *note) error {
 	if err == nil {
 		err = atomicfile.Write(b.path(n.AttachmentID), append(raw, '\n'), 0o600)
 	}
+	return n.failed(err)
+}
+
+// begin writes the note of a new export. It survives the process at once, and is
+// durable when wait has answered.
+func (b notebook) begin(n *note) (wait func() error, err error) {
+	raw, err := json.MarshalIndent(n, "", "  ")
 	if err != nil {
-		return model.Errorf(model.KindUnavailable, "note of attachment %s: %w", n.AttachmentID, err)
+		return nil, n.failed(err)
 	}
-	return nil
+	durable, err := atomicfile.Begin(b.path(n.AttachmentID), append(raw, '\n'), 0o600)
+	if err != nil {
+		return nil, n.failed(err)
+	}
+	return func() error { return n.failed(durable()) }, nil
+}
+
+func (n *note) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return model.Errorf(model.KindUnavailable, "note of attachment %s: %w", n.AttachmentID, err)
 }
 
 // remove removes a note.
