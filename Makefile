@@ -5,9 +5,9 @@ BIN     := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/osds-io/osds/internal/version.Version=$(VERSION)
 PROGS   := osdslet osdsdock osdsctl
-# The suites of `make test-real`. There are lvm, with guests of its own, and ceph
-# besides.
-SUITES  ?= e2e chaos
+# The suites of `make test-real`. There is lvm besides, with guests of its own: it
+# takes long.
+SUITES  ?= e2e chaos tgt ceph
 # Ceph is built in where librbd's headers are (librbd-dev, librados-dev). The second
 # tag tells go-ceph which release they are of; none means a recent one.
 CEPH_HEADER ?= $(firstword $(wildcard /usr/include/rbd/librbd.h /usr/local/include/rbd/librbd.h))
@@ -45,8 +45,8 @@ lint:
 	$(GO) vet -tags real ./...
 	$(GO) tool staticcheck -tags real ./...
 ifneq ($(TAGS),)
-	$(GO) vet -tags '$(TAGS)' ./pkg/drivers/... ./cmd/...
-	$(GO) tool staticcheck -tags '$(TAGS)' ./pkg/drivers/... ./cmd/...
+	$(GO) vet -tags '$(TAGS)' ./pkg/drivers/... ./cmd/... ./test/bench
+	$(GO) tool staticcheck -tags '$(TAGS)' ./pkg/drivers/... ./cmd/... ./test/bench
 endif
 
 test-unit:
@@ -71,7 +71,7 @@ fuzz-short:
 	@deploy/dev/fuzz-short
 
 bench:
-	$(GO) run ./test/bench $(BENCH)
+	$(GO) run -tags '$(TAGS)' ./test/bench $(BENCH)
 
 bench-lvm:
 	$(GO) test -tags real -count=1 -timeout 30m -v -run '^TestFigures$$' ./test/lvm

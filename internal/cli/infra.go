@@ -94,6 +94,7 @@ func (a *app) poolCmd() *cobra.Command {
 		listCmd(a, poolView, get, "id", "name", "description", "status", "dockId", "storageType", "availabilityZone"),
 		showCmd(a, poolView, "<pool id>", get),
 		a.poolExplainCmd(),
+		a.poolImportableCmd(),
 	)
 	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/osds-io/osds/pkg/client"
+	"github.com/osds-io/osds/pkg/model"
 	"github.com/osds-io/osds/pkg/model/wire"
 )
 
@@ -101,6 +102,7 @@ var poolView = &view[wire.StoragePoolSpec]{
 		{head: "MultiAttach", get: func(x *wire.StoragePoolSpec) string { return yesNo(x.MultiAttach) }},
 		{head: "Driver", get: func(x *wire.StoragePoolSpec) string { return x.Driver }, hide: true},
 		{head: "Backend", get: func(x *wire.StoragePoolSpec) string { return x.Backend }, hide: true},
+		{head: "Fills", get: fillsText, hide: true},
 		{head: "Abilities", get: func(x *wire.StoragePoolSpec) string { return strings.Join(x.Abilities, ", ") }, hide: true},
 		{head: "Extras", get: func(x *wire.StoragePoolSpec) string { return jsonText(x.Extras) }},
 	},
@@ -206,6 +208,7 @@ var volumeView = &view[wire.VolumeSpec]{
 		{head: "MultiAttach", get: func(x *wire.VolumeSpec) string { return yesNo(x.MultiAttach) }},
 		{head: "SnapshotId", get: func(x *wire.VolumeSpec) string { return x.SnapshotID }, hide: true},
 		{head: "SourceVolumeId", get: func(x *wire.VolumeSpec) string { return x.SourceVolumeID }, hide: true},
+		{head: "Existing", get: func(x *wire.VolumeSpec) string { return x.Existing }, hide: true},
 		{head: "DurableName", get: func(x *wire.VolumeSpec) string {
 			if x.Identifier == nil {
 				return ""
@@ -334,6 +337,7 @@ var taskView = &view[wire.TaskSpec]{
 		{head: "LastError", get: func(x *wire.TaskSpec) string { return x.LastError }},
 	},
 	wide: []col[wire.TaskSpec]{
+		{head: "Progress", get: progressOf},
 		{head: "ResourceName", get: func(x *wire.TaskSpec) string { return x.ResourceName }},
 		{head: "CreatedAt", get: func(x *wire.TaskSpec) string { return x.CreatedAt }},
 		{head: "NextRetry", get: func(x *wire.TaskSpec) string { return x.NextRetry }},
@@ -349,6 +353,7 @@ var taskView = &view[wire.TaskSpec]{
 		{head: "ResourceStatus", get: func(x *wire.TaskSpec) string { return string(x.ResourceStatus) }, hide: true},
 		{head: "State", get: func(x *wire.TaskSpec) string { return string(x.State) }},
 		{head: "Step", get: func(x *wire.TaskSpec) string { return string(x.Step) }},
+		{head: "Progress", get: progressOf, hide: true},
 		{head: "Attempts", get: func(x *wire.TaskSpec) string { return num(int64(x.Attempts)) }},
 		{head: "LastError", get: func(x *wire.TaskSpec) string { return x.LastError }, hide: true},
 		{head: "ErrorKind", get: func(x *wire.TaskSpec) string { return string(x.ErrorKind) }, hide: true},
@@ -394,4 +399,17 @@ var debtView = &view[wire.DebtSpec]{
 		{head: "TaskId", get: func(x *wire.DebtSpec) string { return x.TaskID }},
 	},
 	id: func(x *wire.DebtSpec) string { return x.ID },
+}
+
+// fillsText says how full the parts of a pool are, a line each.
+func fillsText(x *wire.StoragePoolSpec) string {
+	var lines []string
+	for _, f := range x.Fills {
+		s := f.Fill.String()
+		if f.Watermark != model.WatermarkOK {
+			s += ": " + string(f.Watermark)
+		}
+		lines = append(lines, s)
+	}
+	return strings.Join(lines, "\n")
 }

@@ -70,7 +70,8 @@ func (a *app) volumeCmd() *cobra.Command {
 		a.volumeUpdateCmd(),
 		a.volumeExtendCmd(),
 		a.revertCmd(),
-		deleteCmd(a, volumeView, "<id>", coll, true),
+		a.volumeDeleteCmd(coll),
+		a.volumeImportCmd(&profile),
 		a.snapshotCmd(&profile), a.attachmentCmd(), a.groupCmd(),
 		absent("replication", "replications are"),
 	)

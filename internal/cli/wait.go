@@ -58,6 +58,9 @@ func taskLine(t *wire.TaskSpec) string {
 	if t.Step != "" {
 		s += ", step " + string(t.Step)
 	}
+	if p := progressOf(t); p != "" {
+		s += ", " + p
+	}
 	if t.Attempts > 0 {
 		s += ", " + tries(t.Attempts)
 	}
@@ -68,6 +71,14 @@ func taskLine(t *wire.TaskSpec) string {
 		s += " (next try at " + t.NextRetry + " UTC)"
 	}
 	return s
+}
+
+// progressOf says how far long work is; empty if nothing is known.
+func progressOf(t *wire.TaskSpec) string {
+	if t.Progress == nil {
+		return ""
+	}
+	return model.Progress{What: t.Progress.What, Done: model.Bytes(t.Progress.Done), Total: model.Bytes(t.Progress.Total)}.String()
 }
 
 func tries(n int) string {

@@ -71,7 +71,7 @@ type EmbeddedConfig struct {
 // ControllerConfig bounds the controllers' work.
 type ControllerConfig struct {
 	LeaseTTL  time.Duration `yaml:"leaseTTL" doc:"How long a leader that died holds up the next one."`
-	Create    time.Duration `yaml:"create" doc:"How long a create is tried before it is undone and ends in error."`
+	Create    time.Duration `yaml:"create" doc:"How long a create is tried before it is undone and ends in error. Time during which long work (clearing, copying) advances does not count."`
 	Place     time.Duration `yaml:"place" doc:"How long a create waits for a pool whose dock is away, if no other pool fits."`
 	Debt      time.Duration `yaml:"debt" doc:"How long a removal waits for a dock that is gone before it is owed instead."`
 	Call      time.Duration `yaml:"call" doc:"Deadline of a short call to a dock."`

@@ -186,11 +186,13 @@ func (d *daemon) serve(ctx context.Context, apiLis, regLis net.Listener) error {
 	}
 	handler := api.New(api.Deps{
 		Store: d.store, Planner: &controller.Planner{Store: d.store, Now: time.Now},
+		Finder: &controller.Finder{Store: d.store, Dialer: dialer{d.docks}},
 		Doctor: &doctor.Doctor{Store: d.store, Dialer: dialer{d.docks}, Now: time.Now, ClusterID: func() string { return cluster }},
 		PoolView: func(p *model.Pool) (total, free, reserved model.Bytes, status model.Status) {
 			return sess.view(d.store, p)
 		},
-		Leader: d.ctl.Leader, Log: d.log, Metrics: metrics, Strict: d.c.API.Strict,
+		PoolFills: sess.fills,
+		Leader:    d.ctl.Leader, Log: d.log, Metrics: metrics, Strict: d.c.API.Strict,
 		MaxBody: int64(d.c.API.MaxBody), RequestTimeout: d.c.API.RequestTimeout, Now: time.Now,
 	})
 	return d.runAll(ctx, apiLis, regLis, handler)

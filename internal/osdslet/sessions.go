@@ -41,6 +41,7 @@ type sessions struct {
 type figures struct {
 	dock        string
 	total, free model.Bytes
+	fills       []model.Fill
 }
 
 type decodedExtras struct {
@@ -124,7 +125,7 @@ func (s *sessions) DockBeat(x registry.Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range x.Pools {
-		s.figures[p.GetId()] = figures{x.ID(), model.Bytes(p.GetTotal()), model.Bytes(p.GetFree())}
+		s.figures[p.GetId()] = figures{x.ID(), model.Bytes(p.GetTotal()), model.Bytes(p.GetFree()), dockpb.ToFills(p.GetFills())}
 	}
 }
 
@@ -153,4 +154,15 @@ func (s *sessions) view(st *db.Store, p *model.Pool) (total, free, reserved mode
 		reserved = a.Reserved
 	}
 	return total, free, reserved, status
+}
+
+// fills gives what a pool's dock said last of its parts that can run full; nil if
+// it has no session here.
+func (s *sessions) fills(p *model.Pool) []model.Fill {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f, ok := s.figures[p.ID]; ok && f.dock == p.DockID {
+		return f.fills
+	}
+	return nil
 }

@@ -216,8 +216,9 @@ func (s *Server) updateAttachment(c *call) error {
 	})
 }
 
-// forced reads the query of a detach.
-func (c *call) forced() (bool, error) {
+// flag reads a parameter of the query that is true or false, and false if it is
+// left out.
+func (c *call) flag(name string) (bool, error) {
 	if c.r.URL.RawQuery == "" {
 		return false, nil
 	}
@@ -225,13 +226,13 @@ func (c *call) forced() (bool, error) {
 	if err != nil {
 		return false, model.Errorf(model.KindInvalid, "the query string is not well-formed: %w", err)
 	}
-	switch f := v.Get("force"); f {
+	switch f := v.Get(name); f {
 	case "", "false":
 		return false, nil
 	case "true":
 		return true, nil
 	default:
-		return false, model.Invalid("force", "force %q is neither true nor false", shorten(f))
+		return false, model.Invalid(name, "%s %q is neither true nor false", name, shorten(f))
 	}
 }
 
@@ -264,7 +265,7 @@ func (c *call) asDetached(a *model.Attachment, force bool) *model.Attachment {
 // then the export; with force the other way round. The volume's status follows
 // when the export has ended.
 func (s *Server) deleteAttachment(c *call) error {
-	force, err := c.forced()
+	force, err := c.flag("force")
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 func (s *Server) routesDocks(r *mux.Router) {
 	s.tenantHandle(r, "/pools", methods{http.MethodGet: s.listPools})
 	s.tenantHandle(r, "/pools/{poolId}", methods{http.MethodGet: s.getPool})
+	s.tenantHandle(r, "/pools/{poolId}/importable", methods{http.MethodGet: adminOnly("the list of what could be imported", s.listImportable)})
 	s.tenantHandle(r, "/docks", methods{http.MethodGet: s.listDocks})
 	s.tenantHandle(r, "/docks/{dockId}", methods{http.MethodGet: s.getDock, http.MethodDelete: adminOnly("the removal of docks", s.deleteDock)})
 	s.tenantHandle(r, "/availabilityZones", methods{http.MethodGet: s.listZones})
@@ -74,6 +75,14 @@ func (s *Server) unusedPools(d *model.Dock) error {
 
 // showPool shows a pool with its live figures, which are newer than the record.
 func (s *Server) showPool(p *model.Pool) any {
+	x := s.poolSpec(p)
+	if s.PoolFills != nil {
+		x.SetFills(s.PoolFills(p))
+	}
+	return x
+}
+
+func (s *Server) poolSpec(p *model.Pool) *wire.StoragePoolSpec {
 	if s.PoolView == nil {
 		var reserved model.Bytes
 		if a, ok := s.Store.Ledger.Get(p.ID); ok {

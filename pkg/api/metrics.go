@@ -25,12 +25,16 @@ func newStoreCollector(s *Server) *storeCollector {
 	}
 	add("tasks", "Tasks in progress.", "resource", "kind", "state")
 	add("task_oldest_seconds", "Age of the oldest task in progress.", "resource", "kind")
+	add("task_idle_seconds", "Longest time that a task in progress has not been seen to advance.", "resource", "kind")
 	add("tasks_ended_total", "Tasks that ended since this process began, as it saw them.", "resource", "kind", "state")
 	add("records", "Records in the store.", "resource")
 	add("ledger_reserved_bytes", "What is promised in a pool.", "pool", "name")
 	add("ledger_limit_bytes", "What may be promised in a pool.", "pool", "name")
 	add("ledger_total_bytes", "What may be used of a pool's backend.", "pool", "name")
 	add("ledger_free_bytes", "What a pool's backend says is free.", "pool", "name")
+	add("pool_allocated_bytes", "What is taken of a pool's backend.", "pool", "name")
+	add("pool_fill_ratio", "How full a part of a pool is that can run full by itself, 0 to 1.", "pool", "name", "of")
+	add("pool_watermark", "What the fill has reached: 0 none, 1 warn, 2 stop.", "pool", "name", "of")
 	add("pool_up", "1 if a pool is available.", "pool", "name")
 	add("dock_up", "1 if a dock is available.", "dock", "name")
 	add("cache_revision", "The store's revision that the cache has reached.")
@@ -79,7 +83,7 @@ func (c *storeCollector) Collect(ch chan<- prometheus.Metric) {
 func (c *storeCollector) tasks(ch chan<- prometheus.Metric) {
 	now := c.s.now()
 	count := map[taskKey]int{}
-	oldest := map[taskKey]time.Time{}
+	oldest, idle := map[taskKey]time.Time{}, map[taskKey]time.Duration{}
 	c.s.tasks.each(func(t task) {
 		k := t.rec.CurrentTask()
 		count[taskKey{t.rec.Res(), k.Kind, t.state(now)}]++
@@ -87,12 +91,16 @@ func (c *storeCollector) tasks(ch chan<- prometheus.Metric) {
 		if at, ok := oldest[key]; !ok || k.CreatedAt.Before(at) {
 			oldest[key] = k.CreatedAt
 		}
+		idle[key] = max(idle[key], k.Idle(now))
 	})
 	for k, n := range count {
 		c.gauge(ch, "tasks", float64(n), string(k.res), string(k.kind), string(k.state))
 	}
 	for k, at := range oldest {
 		c.gauge(ch, "task_oldest_seconds", now.Sub(at).Seconds(), string(k.res), string(k.kind))
+	}
+	for k, d := range idle {
+		c.gauge(ch, "task_idle_seconds", d.Seconds(), string(k.res), string(k.kind))
 	}
 	for k, n := range c.s.tasks.ends() {
 		c.counter(ch, "tasks_ended_total", float64(n), string(k.res), string(k.kind), string(k.state))
@@ -114,6 +122,13 @@ func (c *storeCollector) pools(ch chan<- prometheus.Metric) {
 		c.gauge(ch, "ledger_limit_bytes", float64(p.Limit()), p.ID, p.Name)
 		c.gauge(ch, "ledger_total_bytes", float64(total), p.ID, p.Name)
 		c.gauge(ch, "ledger_free_bytes", float64(free), p.ID, p.Name)
+		c.gauge(ch, "pool_allocated_bytes", float64(max(total-free, 0)), p.ID, p.Name)
+		if c.s.PoolFills != nil {
+			for _, f := range c.s.PoolFills(p) {
+				c.gauge(ch, "pool_fill_ratio", f.Used, p.ID, p.Name, f.Of)
+				c.gauge(ch, "pool_watermark", float64(f.Level()), p.ID, p.Name, f.Of)
+			}
+		}
 		c.gauge(ch, "pool_up", oneIf(status == model.StatusAvailable), p.ID, p.Name)
 	}
 	for i, d := range st.Docks.All() {

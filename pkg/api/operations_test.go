@@ -204,8 +204,17 @@ func TestStoreMetrics(t *testing.T) {
 	e := newEnv(t, func(d *Deps) {
 		d.Store, d.Metrics = st, reg
 		d.Leader = func() *db.LeaderInfo { return &db.LeaderInfo{Instance: st.Instance(), Epoch: 9} }
+		d.PoolFills = func(*model.Pool) []model.Fill {
+			return []model.Fill{{Of: "data", Used: 0.85, Warn: 0.8, Stop: 0.95}, {Of: "metadata", Used: 0.1, Warn: 0.8, Stop: 0.95}}
+		}
 	})
 	pool, profile := e.pool(), e.profile()
+	var shown wire.StoragePoolSpec
+	e.get("/pools/" + pool.ID).want(200).into(&shown)
+	if shown.StatusReason != "data 85.0 % full (warn at 80 %, stop at 95 %)" || len(shown.Fills) != 2 || shown.Fills[0].Watermark != model.WatermarkWarn ||
+		shown.Fills[1].Watermark != model.WatermarkOK || shown.Status != model.StatusAvailable {
+		t.Errorf("%+v", shown)
+	}
 	e.commit((&db.Txn{Label: "test"}).Create(&model.Account{Meta: model.Meta{ID: pool.ID}, Reserved: 12345}))
 	e.commit((&db.Txn{Label: "test"}).Create(&model.Dock{Meta: model.Meta{ID: "d1", Name: "dock one"}, Status: model.StatusUnavailable}))
 	v := e.volume(pool, profile)
@@ -228,6 +237,11 @@ func TestStoreMetrics(t *testing.T) {
 		fmt.Sprintf(`osds_ledger_reserved_bytes{name="%s",pool="%s"} 12345`, pool.Name, pool.ID),
 		fmt.Sprintf(`osds_ledger_limit_bytes{name="%s",pool="%s"} 1.073741824e+11`, pool.Name, pool.ID),
 		fmt.Sprintf(`osds_pool_up{name="%s",pool="%s"} 1`, pool.Name, pool.ID),
+		fmt.Sprintf(`osds_pool_fill_ratio{name="%s",of="data",pool="%s"} 0.85`, pool.Name, pool.ID),
+		fmt.Sprintf(`osds_pool_watermark{name="%s",of="data",pool="%s"} 1`, pool.Name, pool.ID),
+		fmt.Sprintf(`osds_pool_watermark{name="%s",of="metadata",pool="%s"} 0`, pool.Name, pool.ID),
+		fmt.Sprintf(`osds_pool_allocated_bytes{name="%s",pool="%s"} `, pool.Name, pool.ID),
+		`osds_task_idle_seconds{kind="create",resource="volumes"} `,
 		`osds_dock_up{dock="d1",name="dock one"} 0`,
 		`osds_cache_revision `, `osds_cache_lag_seconds `, `osds_store_txns_total `, `osds_store_changes_total `,
 		`osds_event_streams 1`, `osds_leader_epoch 9`, `osds_leading 1`,

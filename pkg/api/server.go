@@ -33,7 +33,10 @@ type Deps struct {
 	// PoolView gives a pool's live figures; nil shows the record's own and the
 	// ledger's.
 	PoolView func(*model.Pool) (total, free, reserved model.Bytes, status model.Status)
-	Doctor   Doctor
+	// PoolFills gives the live fills of a pool's parts; nil knows of none.
+	PoolFills func(*model.Pool) []model.Fill
+	Doctor    Doctor
+	Finder    Finder
 	// Leader says who runs the controllers; nil if unknown.
 	Leader  func() *db.LeaderInfo
 	Log     *logrus.Entry

@@ -264,8 +264,8 @@ func mayCancel(x task, now time.Time) error {
 		return nil // the host sees the size when it looks again
 	case k.Kind == model.TaskExtend && k.Step == model.StepResize:
 		return refuse("the volume has grown, and volumes cannot shrink")
-	case k.Kind == model.TaskExtend && (k.Step == model.StepReserve || x.state(now) == model.TaskWaiting):
-		// While it waits for its next try the backend has not grown it, or
+	case k.Kind == model.TaskExtend && (k.Step == model.StepReserve || k.Progress != nil || x.state(now) == model.TaskWaiting):
+		// While the new part is being made ready, or it waits for its next try the backend has not grown it, or
 		// the worker finds that it has.
 		return nil
 	case k.Kind == model.TaskExtend:

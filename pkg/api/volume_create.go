@@ -83,6 +83,9 @@ func dryRun(raw string) (maxPools int, ok bool, err error) {
 
 // explainVolume plans a volume and writes nothing.
 func (s *Server) explainVolume(c *call, spec *wire.VolumeSpec, maxPools int) error {
+	if spec.Existing != "" {
+		return &model.Error{Kind: model.KindUnsupported, Field: "existing", Message: "an imported volume stays where it is: there is nothing to explain"}
+	}
 	if s.Planner == nil {
 		return model.Errorf(model.KindUnavailable, "this server cannot plan volumes")
 	}
@@ -128,6 +131,11 @@ func (c *call) newVolume(t *db.Txn, spec *wire.VolumeSpec) (*model.Volume, error
 	}
 	v.ProfileID = profile.ID
 	v.MultiAttach = v.MultiAttach || asksMultiAttach(profile)
+	if spec.Existing != "" {
+		if err := c.importedVolume(spec, v); err != nil {
+			return nil, prefixed("create volume failed: ", err)
+		}
+	}
 	if err := checkVolume(spec, src); err != nil {
 		return nil, prefixed("create volume failed: ", err)
 	}
@@ -146,7 +154,7 @@ func checkVolume(spec *wire.VolumeSpec, src *volumeSource) error {
 	if err := model.ValidateVolumeName(spec.Name); err != nil {
 		return err
 	}
-	if spec.Size != 0 || src == nil || src.volume == nil { // a clone's size may be left out
+	if spec.Existing == "" && (spec.Size != 0 || src == nil || src.volume == nil) { // a clone's size may be left out
 		if err := model.ValidateSizeGB("size", spec.Size); err != nil {
 			return err
 		}

@@ -250,9 +250,14 @@ func (s *Server) deleteVolume(c *call) error {
 		if err := c.mayDeleteVolume(t, old); err != nil {
 			return nil, prefixed("delete volume failed: ", err)
 		}
+		keep, err := c.released(old)
+		if err != nil {
+			return nil, prefixed("delete volume failed: ", err)
+		}
 		v := old.Clone()
 		now := s.now()
 		v.Task = model.NewTask(model.ResVolume, model.TaskDelete, old.Status, c.id, now)
+		v.Task.Release = keep
 		v.Status, v.StatusReason, v.UpdatedAt = model.StatusDeleting, "", now
 		t.Update(v)
 		return &answer{status: http.StatusAccepted}, nil

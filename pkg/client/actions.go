@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/osds-io/osds/pkg/model/wire"
 )
@@ -126,6 +127,29 @@ func (c *Client) DeleteDock(ctx context.Context, id string, opts ...Option) erro
 	}
 	_, err = c.call(ctx, newRequest(http.MethodDelete, p, nil, nil, opts), nil)
 	return err
+}
+
+// ImportablePage is how many volumes Importable lists at once.
+const ImportablePage = 1000
+
+// Importable lists what a pool's backend has that osds has not made: the page
+// after a marker, and the marker of the next one, if there is more. Administrators
+// only.
+func (c *Client) Importable(ctx context.Context, poolID, marker string) (list []wire.ImportableSpec, next string, err error) {
+	p, err := idPath(c.Pools.path, poolID, "importable")
+	if err != nil {
+		return nil, "", err
+	}
+	q := url.Values{"limit": {strconv.Itoa(ImportablePage)}}
+	if marker != "" {
+		q.Set("marker", marker)
+	}
+	list = []wire.ImportableSpec{}
+	a, err := c.call(ctx, newRequest(http.MethodGet, p, q, nil, nil), &list)
+	if err != nil {
+		return nil, "", err
+	}
+	return list, a.header.Get(wire.HeaderNextMarker), nil
 }
 
 // Doctor has the server check its invariants. Administrators only.

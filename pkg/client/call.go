@@ -58,12 +58,18 @@ func NoIdempotencyKey() Option { return IdempotencyKey("") }
 
 // Force makes the end of an attachment a forced one: the host is cut off first,
 // whether it answers or not.
-func Force() Option {
+func Force() Option { return flag("force") }
+
+// Release makes a volume's deletion leave its data on the backend.
+func Release() Option { return flag("release") }
+
+// flag sets a parameter of the query to true.
+func flag(name string) Option {
 	return func(r *request) {
 		if r.query == nil {
 			r.query = url.Values{}
 		}
-		r.query.Set("force", "true")
+		r.query.Set(name, "true")
 	}
 }
 

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,12 +29,16 @@ import (
 // dock is reached over gRPC, which the end-to-end tests do; these tests are
 // about what the controllers do with every answer.
 type memDock struct {
-	mu      sync.Mutex
-	vols    map[string]drivers.Volume
-	snaps   map[string]drivers.Snapshot
-	exports map[string]drivers.LiveExport
-	epoch   int64
-	seqs    map[string][2]int64
+	mu    sync.Mutex
+	vols  map[string]drivers.Volume
+	snaps map[string]drivers.Snapshot
+	// others are volumes that osds has not made, by name; imported are the
+	// names that volumes of ours had.
+	others   map[string]model.Bytes
+	imported map[string]string
+	exports  map[string]drivers.LiveExport
+	epoch    int64
+	seqs     map[string][2]int64
 	// room is what the backend really has.
 	room model.Bytes
 	// trouble is the share of calls that fail, half of them after the work
@@ -54,6 +61,7 @@ type memDock struct {
 
 func newMemDock(total model.Bytes) *memDock {
 	return &memDock{
+		others: map[string]model.Bytes{}, imported: map[string]string{},
 		vols: map[string]drivers.Volume{}, snaps: map[string]drivers.Snapshot{}, exports: map[string]drivers.LiveExport{},
 		seqs: map[string][2]int64{}, hosts: map[string]*memHost{}, qos: map[string]drivers.QoS{}, room: total, total: total, changed: make(chan struct{}), pools: 1,
 	}
@@ -291,6 +299,76 @@ func page[V any](m map[string]V, p drivers.Page) []V {
 	return out
 }
 
+func (m *memDock) ListImportable(_ context.Context, _ fleet.Call, _, pool string, p drivers.Page) (out []drivers.Importable, err error) {
+	if m.down.Load() {
+		return nil, model.Errorf(model.KindUnavailable, "connection refused")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range slices.Sorted(maps.Keys(m.others)) {
+		if n > p.After && len(out) < p.Limit {
+			x := drivers.Importable{Name: n, Pool: pool, Size: m.others[n], Adds: m.others[n]}
+			if strings.HasPrefix(n, "busy") {
+				x.Obstacle = "it is in use"
+			}
+			out = append(out, x)
+		}
+	}
+	return out, nil
+}
+
+func (m *memDock) ImportVolume(_ context.Context, c fleet.Call, _ string, r drivers.ImportVolume) (drivers.Volume, error) {
+	if err := m.asked("ImportVolume", r.ID); err != nil {
+		return drivers.Volume{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lost, err := m.enter(c, r.ID)
+	if err != nil {
+		return drivers.Volume{}, err
+	}
+	v, ok := m.vols[r.ID]
+	if !ok {
+		size, there := m.others[r.Existing]
+		if !there {
+			return v, model.Errorf(model.KindNotFound, "there is no %s", r.Existing)
+		}
+		delete(m.others, r.Existing)
+		m.total += size // it was others' until now
+		v = drivers.Volume{ID: r.ID, Pool: r.Pool, Size: size, ClusterID: r.ClusterID, TenantID: r.TenantID}
+		m.vols[r.ID], m.imported[r.ID] = v, r.Existing
+	}
+	if lost {
+		return drivers.Volume{}, errLost
+	}
+	return v, nil
+}
+
+func (m *memDock) ReleaseVolume(_ context.Context, c fleet.Call, _ string, r drivers.VolumeRef) error {
+	if err := m.asked("ReleaseVolume", r.ID); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lost, err := m.enter(c, r.ID)
+	if err != nil {
+		return err
+	}
+	if v, ok := m.vols[r.ID]; ok {
+		name := m.imported[r.ID]
+		if name == "" {
+			name = r.ID
+		}
+		delete(m.vols, r.ID)
+		m.others[name] = v.Size
+		m.total -= v.Size
+	}
+	if lost {
+		return errLost
+	}
+	return nil
+}
+
 func (m *memDock) ListVolumes(_ context.Context, _ fleet.Call, _ string, p drivers.Page) ([]drivers.Volume, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -329,6 +407,7 @@ func (m *memDock) Live() []fleet.Session {
 				Initiators: h.initiators, Addresses: []string{"10.0.0.9"}, LastBeat: time.Now()})
 		}
 	}
+	total := m.total
 	m.mu.Unlock()
 	if m.down.Load() {
 		return out
@@ -337,8 +416,8 @@ func (m *memDock) Live() []fleet.Session {
 	for i := range m.pools {
 		s.Pools = append(s.Pools, fleet.Pool{
 			Backend: "b", Driver: "mem",
-			Abilities: []string{model.AbilityExpand, model.AbilityExpandLive, model.AbilitySnapshot, model.AbilityClone, model.AbilityRevert, model.AbilityExport},
-			Pool: drivers.Pool{ID: fmt.Sprintf("p%d", i), Name: fmt.Sprintf("pool%d", i), Total: m.total, Free: m.total, OverProvisioning: 1, StorageType: "block", AvailabilityZone: "default", MultiAttach: true,
+			Abilities: []string{model.AbilityExpand, model.AbilityExpandLive, model.AbilitySnapshot, model.AbilityClone, model.AbilityRevert, model.AbilityExport, model.AbilityImport},
+			Pool: drivers.Pool{ID: fmt.Sprintf("p%d", i), Name: fmt.Sprintf("pool%d", i), Total: total, Free: total, OverProvisioning: 1, StorageType: "block", AvailabilityZone: "default", MultiAttach: true,
 				Extras: model.PoolExtras{IOConnectivity: model.IOConnectivity{AccessProtocol: m.protocol, MaxIOPS: 1000, MaxBWS: 100}}},
 		})
 	}
@@ -354,6 +433,7 @@ type rig struct {
 	dock *memDock
 	c    *Controller
 	stop func()
+	tune func(*steps.Limits)
 }
 
 func newRig(t testing.TB, total model.Bytes) *rig { t.Helper(); return newRigFor(t, total, "") }
@@ -382,6 +462,9 @@ func (r *rig) start() {
 	log.SetOutput(io.Discard)
 	lim := steps.DefaultLimits()
 	lim.Debt = 500 * time.Millisecond
+	if r.tune != nil {
+		r.tune(&lim)
+	}
 	r.c = New(Config{Store: r.s, Dialer: r.dock, Sessions: r.dock, ClusterID: "c1", Limits: lim, Log: logrus.NewEntry(log), DockGrace: 100 * time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -33,13 +33,22 @@ func (b *backend) run(ctx context.Context) {
 		return
 	}
 	for {
+		began := time.Now()
 		b.readPools(ctx)
 		b.wasTried()
-		if !pause(ctx, b.care.poolsEvery) {
+		if !pause(ctx, max(b.care.poolsEvery, min(poolsRest*time.Since(began), poolsSeldom))) {
 			return
 		}
 	}
 }
+
+// Reading pools is work for the backend, which may be in the way of its other
+// work: LVM reads all its devices, under the lock that a create needs. It gets
+// one part in poolsRest of the time, and yet a turn every poolsSeldom.
+const (
+	poolsRest   = 20
+	poolsSeldom = 20 * time.Second
+)
 
 // readPools asks the driver for its pools. On an error the last known ones stay,
 // marked unusable: nobody may take them for gone.
@@ -166,6 +175,9 @@ func abilities(drv drivers.Driver, p drivers.Pool) []string {
 	}
 	if _, ok := drv.(drivers.Exporter); ok {
 		add(model.AbilityExport)
+	}
+	if _, ok := drv.(drivers.Importer); ok {
+		add(model.AbilityImport)
 	}
 	if p.Extras.DataStorage.ProvisioningPolicy == "Thin" {
 		add(model.AbilityThin)

@@ -32,7 +32,7 @@ type call struct {
 // mutates says whether the op changes something; those that do must be fenced.
 func (o op) mutates() bool {
 	switch o {
-	case opGetVolume, opListVolumes, opGetSnapshot, opListSnapshots, opListExports, opListDevices:
+	case opGetVolume, opListVolumes, opGetSnapshot, opListSnapshots, opListExports, opListDevices, opListImportable:
 		return false
 	}
 	return true
@@ -84,8 +84,8 @@ func through[S closer, T any](ctx context.Context, d *Dock, c call, find func() 
 		d.inFlight.Add(-1)
 	}
 	d.metrics.done(c.op, err, began)
+	d.logCall(ctx, c, err, time.Since(began))
 	if err != nil {
-		d.logFailure(ctx, c, err)
 		return out, dockpb.ToStatus(err)
 	}
 	return out, nil
@@ -262,16 +262,27 @@ func (d *Dock) checkCaller(c call) error {
 	return d.fence.admit(by.GetEpoch())
 }
 
-// logFailure logs what an operator may want to know; the caller gets the error
-// too, so that what it asked for wrongly is not worth a line.
-func (d *Dock) logFailure(ctx context.Context, c call, err error) {
-	switch model.KindOf(err) {
-	case model.KindUnknownOutcome, model.KindInternal, model.KindStale, model.KindDenied:
-	default:
+// logCall logs a call: as a warning what an operator may want to know of, all else
+// for who looks closely. The caller gets the error too, so that what it asked for
+// wrongly is not worth more.
+func (d *Dock) logCall(ctx context.Context, c call, err error, took time.Duration) {
+	level := logrus.DebugLevel
+	if err != nil && model.ProgressOf(err) == nil {
+		switch model.KindOf(err) {
+		case model.KindUnknownOutcome, model.KindInternal, model.KindStale, model.KindDenied:
+			level = logrus.WarnLevel
+		}
+	}
+	if !d.log.Logger.IsLevelEnabled(level) {
 		return
 	}
 	ctx = obs.WithFields(ctx, obs.Fields{RequestID: c.by.GetRequestId(), TaskID: c.by.GetTaskId(), Epoch: c.by.GetEpoch()})
-	d.log.WithContext(ctx).WithError(err).WithFields(logrus.Fields{
-		"op": c.op.String(), "backend": c.backend, "object": c.target.String(),
-	}).Warn("call failed")
+	e := d.log.WithContext(ctx).WithFields(logrus.Fields{
+		"op": c.op.String(), "backend": c.backend, "object": c.target.String(), "duration": took,
+	})
+	if err != nil {
+		e.WithError(err).Log(level, "call failed")
+	} else {
+		e.Log(level, "call")
+	}
 }

@@ -821,7 +821,9 @@ func (h *hangs) CreateVolume(ctx context.Context, _ *dockpb.CreateVolumeRequest)
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	cfg := docktest.Config(t)
-	d, err := dock.New(dock.Options{Config: cfg, Drivers: mem(memdriver.New()), Log: docktest.Logger(t), Registry: reg})
+	drv := memdriver.New()
+	drv.Fills = []model.Fill{{Of: "data", Used: 0.85, Warn: 0.8, Stop: 0.95}, {Of: "metadata", Used: 0.96, Stop: 0.95}, {Of: "no\nname", Used: 1}}
+	d, err := dock.New(dock.Options{Config: cfg, Drivers: mem(drv), Log: docktest.Logger(t), Registry: reg})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -840,31 +842,51 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	wantKind(t, "stale", c.DeleteVolume(t.Context(), call(1, 9), "mem", drivers.VolumeRef{ID: "v"}), model.KindStale)
+	for range 1000 { // the pools are read a little later
+		if gather(t, reg)["osds_dock_pool_free_bytes,mem,mem"] == float64(drv.Total-3*newVolume("v").Size) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	got := map[string]float64{}
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			name := f.GetName()
-			for _, l := range m.GetLabel() {
-				name += "," + l.GetValue()
-			}
-			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
-		}
-	}
+	got := gather(t, reg)
 	for name, want := range map[string]float64{
 		"osds_dock_calls_total,ok,createVolume": 3, "osds_dock_calls_total,stale,deleteVolume": 1, "osds_dock_stale_total": 1,
 		"osds_dock_call_seconds,createVolume": 3, "osds_dock_calls_in_flight": 0, "osds_dock_epoch": 2,
-		"osds_dock_session_up,127.0.0.1:1": 0,
+		"osds_dock_session_up,127.0.0.1:1":   0,
+		"osds_dock_pool_total_bytes,mem,mem": float64(drv.Total), "osds_dock_pool_allocated_bytes,mem,mem": float64(3 * newVolume("v").Size),
+		"osds_dock_pool_up,mem,mem": 1, "osds_dock_pool_fill_ratio,mem,mem,data": 0.85, "osds_dock_pool_watermark,mem,mem,data": 1,
+		"osds_dock_pool_fill_warn_ratio,mem,mem,data": 0.8, "osds_dock_pool_fill_stop_ratio,mem,mem,metadata": 0.95,
+		"osds_dock_pool_watermark,mem,mem,metadata": 2,
 	} {
 		if v, ok := got[name]; !ok || v != want {
 			t.Errorf("%s is %v (there: %v), want %v", name, v, ok, want)
 		}
 	}
+}
+
+// gather gives the values of all metrics by their names and labels; a pool's id,
+// which is made anew each time, is left out.
+func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				if l.GetName() != "pool" {
+					name += "," + l.GetValue()
+				}
+			}
+			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return got
 }

@@ -23,6 +23,9 @@ const (
 	opDeleteSnapshot
 	opGetSnapshot
 	opListSnapshots
+	opListImportable
+	opImportVolume
+	opReleaseVolume
 	opExport
 	opUnexport
 	opListExports
@@ -45,6 +48,9 @@ var opInfo = [numOps]struct{ name, before, after string }{
 	opDeleteSnapshot: {"deleteSnapshot", "dock.deleteSnapshot.before", "dock.deleteSnapshot.after"},
 	opGetSnapshot:    {"getSnapshot", "dock.getSnapshot.before", "dock.getSnapshot.after"},
 	opListSnapshots:  {"listSnapshots", "dock.listSnapshots.before", "dock.listSnapshots.after"},
+	opListImportable: {"listImportable", "dock.listImportable.before", "dock.listImportable.after"},
+	opImportVolume:   {"importVolume", "dock.importVolume.before", "dock.importVolume.after"},
+	opReleaseVolume:  {"releaseVolume", "dock.releaseVolume.before", "dock.releaseVolume.after"},
 	opExport:         {"export", "dock.export.before", "dock.export.after"},
 	opUnexport:       {"unexport", "dock.unexport.before", "dock.unexport.after"},
 	opListExports:    {"listExports", "dock.listExports.before", "dock.listExports.after"},
@@ -73,7 +79,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, d *Dock) *metrics {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "osds_dock_calls_total",
-			Help: "Calls answered, by operation and kind of error (ok if none)."}, []string{"op", "code"}),
+			Help: "Calls answered, by operation and kind of error (ok if none; inProgress if the same call again goes on with long work)."}, []string{"op", "code"}),
 		flight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "osds_dock_calls_in_flight",
 			Help: "Calls in progress or waiting."}),
 		stale: prometheus.NewCounter(prometheus.CounterOpts{Name: "osds_dock_stale_total",
@@ -96,6 +102,7 @@ func newMetrics(reg prometheus.Registerer, d *Dock) *metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.calls, seconds, m.flight, m.stale, m.stuck, m.backend, m.session,
+			newPoolCollector(d),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "osds_dock_epoch",
 				Help: "The highest epoch seen."}, func() float64 { return float64(d.fence.epoch()) }))
 	}
@@ -112,6 +119,10 @@ func (m *metrics) done(o op, err error, began time.Time) {
 	m.seconds[o].Observe(time.Since(began).Seconds())
 	if err == nil {
 		m.ok[o].Inc()
+		return
+	}
+	if model.ProgressOf(err) != nil {
+		m.calls.WithLabelValues(o.String(), "inProgress").Inc()
 		return
 	}
 	k := model.KindOf(err)

@@ -26,6 +26,11 @@ import (
 //     context error) means that it may or may not have happened; any other
 //     kind means that nothing of it remains, or that the same call again will
 //     finish or undo it.
+//   - Work that takes longer than some seconds need not be done in one call: an
+//     error made by InProgress says how far it is, and the same call again goes
+//     on from there, also after a restart. Until it is whole it is as an
+//     interrupted call leaves it. Work that is told of so must advance with each
+//     call; it is given up, and undone, when it does not for long.
 //   - A crash in the middle leaves what the same call again completes, or what
 //     the matching delete removes.
 type Driver interface {
@@ -117,14 +122,22 @@ type Exporter interface {
 
 // Importer takes over volumes that the backend has and osds has not made.
 type Importer interface {
-	// ListImportable lists what could be imported, in pages ordered by name.
-	ListImportable(ctx context.Context, p Page) ([]Importable, error)
+	// ListImportable lists what could be imported in a pool, in pages ordered by
+	// name.
+	ListImportable(ctx context.Context, pool string, p Page) ([]Importable, error)
 	// ImportVolume makes an existing volume one of ours, with its data: named
 	// and tagged as if it had been created. It is idempotent by id. One that is
 	// in use, or belongs to osds already, is busy or exists. Interrupted, it is
-	// completed by the same call again, and DeleteVolume gives the volume back
-	// as it was; once it is whole, DeleteVolume deletes it.
+	// completed by the same call again, and ReleaseVolume and DeleteVolume give
+	// the volume back as it was; once it is whole, DeleteVolume deletes it.
 	ImportVolume(ctx context.Context, r ImportVolume) (Volume, error)
+	// ReleaseVolume ends that a volume is ours and leaves its data: it is named
+	// as it was before it was imported, where that name is free, and can be
+	// imported again. It is nil for one that is absent or not ours any more, and
+	// busy for one that is exported or has snapshots that need it. What is not
+	// whole is deleted, for it may show old data; but an interrupted import is
+	// given back.
+	ReleaseVolume(ctx context.Context, r VolumeRef) error
 }
 
 // Importable is a volume that could be imported.
@@ -132,6 +145,9 @@ type Importable struct {
 	// Name is the backend's own, for ImportVolume.Existing.
 	Name, Pool string
 	Size       model.Bytes
+	// Adds is by how much the pool's Total grows when it is imported: the space
+	// that counts as others' until then.
+	Adds model.Bytes
 	// Obstacle says why it cannot be imported now; empty if it can.
 	Obstacle string
 }
@@ -162,6 +178,9 @@ type Pool struct {
 	Extras           model.PoolExtras
 	// Unusable says why nothing can be placed here now; empty if it can.
 	Unusable string
+	// Fills say how full parts of the pool are that can run full by themselves,
+	// with the watermarks that the driver acts by.
+	Fills []model.Fill
 	// Lacks are abilities that the driver has but this pool has not.
 	Lacks []string
 }

@@ -94,6 +94,9 @@ type Error struct {
 	// Status overrides the HTTP status of the kind where the original API
 	// answers another one; 0 means the kind's own.
 	Status int
+	// Progress, if it is not nil, says that the work has not failed but goes on
+	// with the same call again; see drivers.InProgress.
+	Progress *Progress
 	// Err is the cause, if any.
 	Err error
 }

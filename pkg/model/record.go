@@ -78,13 +78,15 @@ type Volume struct {
 	// Reserved is what the volume holds in its pool's ledger. It is set in the
 	// transaction that places (or grows) the volume and cleared in the one that
 	// removes it, and always equals what the ledger counts for it.
-	Reserved       Bytes             `json:"reserved,omitempty"`
-	GroupID        string            `json:"group,omitempty"`
-	SnapshotID     string            `json:"snapshot,omitempty"`
-	SourceVolumeID string            `json:"sourceVolume,omitempty"`
-	ReplicationID  string            `json:"replication,omitempty"`
-	MultiAttach    bool              `json:"multiAttach,omitempty"`
-	Metadata       map[string]string `json:"metadata,omitempty"`
+	Reserved       Bytes  `json:"reserved,omitempty"`
+	GroupID        string `json:"group,omitempty"`
+	SnapshotID     string `json:"snapshot,omitempty"`
+	SourceVolumeID string `json:"sourceVolume,omitempty"`
+	// Existing is the name that an imported volume had on its backend.
+	Existing      string            `json:"existing,omitempty"`
+	ReplicationID string            `json:"replication,omitempty"`
+	MultiAttach   bool              `json:"multiAttach,omitempty"`
+	Metadata      map[string]string `json:"metadata,omitempty"`
 	// BackendData is what the driver wants back with each later call
 	// (huaweiLunId, lvPath, ...). It shows in the wire's metadata.
 	BackendData   map[string]string `json:"backend,omitempty"`
@@ -375,6 +377,8 @@ const (
 	AbilityRevert     = "revert"
 	AbilityExport     = "export"
 	AbilityThin       = "thin"
+	// AbilityImport is taking over what the backend has, and giving it back.
+	AbilityImport = "import"
 )
 
 // Debt is work owed on a backend whose dock did not answer in time: the record
@@ -393,6 +397,8 @@ type Debt struct {
 	VolumeID string `json:"volume,omitempty"`
 	// Force is for exports whose host may still be connected: it is cut off.
 	Force bool `json:"force,omitempty"`
+	// Release is for volumes that are to be given back with their data.
+	Release bool `json:"release,omitempty"`
 	// Connection is what a device was attached by, without its secrets.
 	Connection  *Connection       `json:"conn,omitempty"`
 	BackendData map[string]string `json:"backend,omitempty"`

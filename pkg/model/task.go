@@ -75,8 +75,11 @@ type Task struct {
 	LastError string    `json:"error,omitempty"`
 	ErrorKind Kind      `json:"errorKind,omitempty"`
 	NextRun   time.Time `json:"next,omitzero"`
-	CreatedAt time.Time `json:"created"`
-	EndedAt   time.Time `json:"ended,omitzero"`
+	// Progress is how far long work of the current step is; nil if nothing was
+	// told of it.
+	Progress  *TaskProgress `json:"progress,omitempty"`
+	CreatedAt time.Time     `json:"created"`
+	EndedAt   time.Time     `json:"ended,omitzero"`
 	// Owner is the osdslet that ran it last, Epoch its epoch.
 	Owner     string `json:"owner,omitempty"`
 	Epoch     int64  `json:"epoch,omitempty"`
@@ -91,6 +94,8 @@ type Task struct {
 	GrowFS bool `json:"growFS,omitempty"`
 	// Force, of a detach: cut the host off first, whether it answers or not.
 	Force bool `json:"force,omitempty"`
+	// Release, of a volume's deletion: its data stays on the backend.
+	Release bool `json:"release,omitempty"`
 	// SnapshotID is what revert goes back to.
 	SnapshotID string `json:"snapshot,omitempty"`
 	// Excluded are pools that failed this create and were undone.
@@ -119,7 +124,8 @@ type StepDone struct {
 // Active says whether the task is work in progress.
 func (t *Task) Active() bool { return t != nil && !t.State.Done() }
 
-// Clone gives a copy that may be changed; nil for nil.
+// Clone gives a copy that may be changed; nil for nil. Progress is replaced as a
+// whole, never changed, and so is shared.
 func (t *Task) Clone() *Task {
 	if t == nil {
 		return nil
@@ -164,13 +170,13 @@ func NewDetach(a *Attachment, force bool, requestID string, now time.Time) *Task
 func (t *Task) Begin(step Step, now time.Time) {
 	t.done(now)
 	t.Step, t.State = step, TaskRunning
-	t.Attempts, t.Refusals, t.LastError, t.ErrorKind, t.NextRun = 0, 0, "", "", time.Time{}
+	t.Attempts, t.Refusals, t.LastError, t.ErrorKind, t.NextRun, t.Progress = 0, 0, "", "", time.Time{}, nil
 }
 
 // End ends the task.
 func (t *Task) End(state TaskState, now time.Time) {
 	t.done(now)
-	t.State, t.EndedAt, t.NextRun = state, now.UTC(), time.Time{}
+	t.State, t.EndedAt, t.NextRun, t.Progress = state, now.UTC(), time.Time{}, nil
 }
 
 // EndWith ends the task as err says: succeeded if it is nil, else failed, or

@@ -98,8 +98,9 @@ func validateInitiator(at string, x Initiator) error {
 		form = "a WWPN of 16 hexadecimal digits, such as 10000090fa1b2c3d"
 	case "rbd":
 		// Ceph knows hosts by nothing better.
-		ok = hostName.MatchString(x.PortName)
-		form = "a host name"
+		_, err := netip.ParseAddr(x.PortName)
+		ok = err == nil || hostName.MatchString(x.PortName)
+		form = "an address, such as 192.0.2.7 or 2001:db8::7, or a host name"
 	case "":
 		return Invalid(at+"protocol", "%sprotocol is missing: use one of iscsi, fibre_channel, nvmeof, rbd", at)
 	default:

@@ -16,7 +16,7 @@ import (
 // and gets while others create, and a restart after a crash.
 func (b *bench) loaded(ctx context.Context) error {
 	b.r.head("loaded: %d volumes, made through the %s", b.count, map[string]string{"api": "API", "store": "store before osdslet's start (one real volume, copied)"}[b.load])
-	s, err := newSystem(ctx, filepath.Join(b.dir, "loaded"), b.bin, b.loadProfile())
+	s, err := newSystem(ctx, filepath.Join(b.dir, "loaded"), b.bin, b.loadProfile(), onSample)
 	if err != nil {
 		return err
 	}

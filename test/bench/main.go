@@ -40,6 +40,7 @@ type bench struct {
 	readTiming           timing
 	placeFor             time.Duration
 	calm, settle         time.Duration // of memory
+	cephPairs, cephBatch int           // of ceph: calls of one client, and of a batch of many
 
 	loss      int // creates that failed or were lost, over all parts
 	lossKnown bool
@@ -47,7 +48,7 @@ type bench struct {
 }
 
 // partNames are the parts, in the order in which they run.
-var partNames = []string{"raw", "placement", "volumes", "memory", "lists", "restart"}
+var partNames = []string{"raw", "placement", "volumes", "memory", "lists", "restart", "ceph"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -115,7 +116,7 @@ func (b *bench) all(ctx context.Context) error {
 	loaded := b.parts["memory"] || b.parts["lists"] || b.parts["restart"]
 	if b.parts["volumes"] || loaded {
 		began := time.Now()
-		if err := build(ctx, b.bin); err != nil {
+		if err := build(ctx, b.bin, ""); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
 		b.r.say("\nbuilt osdslet and osdsdock in %.1f s", time.Since(began).Seconds())
@@ -125,6 +126,9 @@ func (b *bench) all(ctx context.Context) error {
 	}
 	if loaded {
 		part("loaded", b.loaded)
+	}
+	if b.parts["ceph"] {
+		part("ceph", b.ceph)
 	}
 	if err := ctx.Err(); err != nil {
 		errs = append(errs, err)
@@ -137,7 +141,7 @@ func parse(args []string) (b *bench, parent string, err error) {
 		r: newReport(os.Stdout), parts: map[string]bool{}, restarts: 3,
 		rawTiming: timing{time.Second, 2 * time.Second, 3}, volTiming: timing{3 * time.Second, 4 * time.Second, 3},
 		readTiming: timing{2 * time.Second, 3 * time.Second, 3}, placeFor: 2 * time.Second,
-		calm: 10 * time.Second, settle: time.Minute,
+		calm: 10 * time.Second, settle: time.Minute, cephPairs: 100, cephBatch: 320,
 	}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	short := fs.Bool("short", false, "shorter windows, and the volumes of the loaded parts written into the store (for CI)")
@@ -156,6 +160,7 @@ func parse(args []string) (b *bench, parent string, err error) {
 		// osdslet gives memory back when it has had nothing to do for six to
 		// eight seconds: not to be measured before.
 		b.settle, b.restarts = 30*time.Second, 1
+		b.cephPairs, b.cephBatch = 60, 160
 	}
 	if b.load == "" {
 		b.load = map[bool]string{false: "api", true: "store"}[*short]

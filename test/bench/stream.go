@@ -18,6 +18,7 @@ type outcome int
 const (
 	available outcome = iota + 1
 	inError
+	gone
 )
 
 // watcher tells clients that their volume is available. All clients of this
@@ -83,6 +84,7 @@ var (
 	eventResync  = []byte("event: resync")
 	keyResource  = []byte(`"resourceId":"`)
 	keyStatus    = []byte(`"status":"`)
+	eventDeleted = []byte("event: deleted")
 	keyID        = []byte(`"id":"`)
 	wordDone     = []byte(`available"`)
 	wordFailed   = []byte(`error"`)
@@ -93,6 +95,7 @@ var (
 // The names are the stream's own and come before any text of a user, where a
 // quote would be escaped besides.
 func (w *watcher) read(r *bufio.Reader) error {
+	deleted := false
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
@@ -101,11 +104,20 @@ func (w *watcher) read(r *bufio.Reader) error {
 		if bytes.HasPrefix(line, eventResync) {
 			return errResynched
 		}
+		if bytes.HasPrefix(line, eventDeleted) {
+			deleted = true // of which the next line says more
+			continue
+		}
 		if !bytes.HasPrefix(line, dataPrefix) {
 			continue
 		}
 		id, rest := quoted(line, keyResource)
 		if id == nil {
+			continue
+		}
+		if deleted {
+			deleted = false
+			w.tell(goneKey(id), gone)
 			continue
 		}
 		at := bytes.Index(rest, keyStatus)
@@ -120,6 +132,9 @@ func (w *watcher) read(r *bufio.Reader) error {
 		}
 	}
 }
+
+// goneKey is what is waited for by who waits for the end of a record.
+func goneKey(id []byte) []byte { return append([]byte("gone/"), id...) }
 
 // quoted gives what stands in quotes behind key, and what follows.
 func quoted(b, key []byte) (value, rest []byte) {

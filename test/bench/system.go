@@ -35,6 +35,14 @@ type system struct {
 	registry string
 	profiles []string
 	pools    []string
+	on       backing
+}
+
+// backing is what the dock stores on.
+type backing struct {
+	driver string
+	config string // of the driver
+	pools  int    // how many it has
 }
 
 // The pools of the sample driver: two in each of two zones, with room for more
@@ -51,9 +59,13 @@ var zones = []string{"az1", "az2"}
 // poolCount is how many pools sampleConfig has.
 const poolCount = 4
 
-// build makes the real programs.
-func build(ctx context.Context, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", dir+string(filepath.Separator), "./cmd/osdslet", "./cmd/osdsdock")
+// onSample is the sample driver, without latency.
+var onSample = backing{driver: "sample", config: sampleConfig, pools: poolCount}
+
+// build makes the real programs; with tags, as a list with commas, if any are
+// given.
+func build(ctx context.Context, dir, tags string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tags, "-o", dir+string(filepath.Separator), "./cmd/osdslet", "./cmd/osdsdock")
 	root, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return fmt.Errorf("go env: %w", err)
@@ -67,8 +79,8 @@ func build(ctx context.Context, dir string) error {
 
 // newSystem writes the configuration and starts both programs. profile, if not
 // empty, is where they write their CPU profiles.
-func newSystem(ctx context.Context, dir, bin, profile string) (_ *system, err error) {
-	s := &system{dir: dir, bin: bin, api: "127.0.0.1:0", registry: "127.0.0.1:0"}
+func newSystem(ctx context.Context, dir, bin, profile string, on backing) (_ *system, err error) {
+	s := &system{dir: dir, bin: bin, on: on, api: "127.0.0.1:0", registry: "127.0.0.1:0"}
 	defer func() {
 		if err != nil {
 			s.stop()
@@ -136,16 +148,16 @@ func (s *system) findAddresses(ctx context.Context) error {
 }
 
 func (s *system) startDock(env []string) (err error) {
-	sample, conf := filepath.Join(s.dir, "sample.yaml"), filepath.Join(s.dir, "osdsdock.yaml")
-	if err := os.WriteFile(sample, []byte(sampleConfig), 0o600); err != nil {
+	driver, conf := filepath.Join(s.dir, s.on.driver+".yaml"), filepath.Join(s.dir, "osdsdock.yaml")
+	if err := os.WriteFile(driver, []byte(s.on.config), 0o600); err != nil {
 		return err
 	}
 	port, err := freePort()
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("name: bench\nlisten: 127.0.0.1:%d\nosdslets: [\"%s\"]\nstateDir: %s\ninsecureLoopback: true\nadmin: {listen: \"\"}\nlog: {file: %s}\nbackends:\n  - {name: sample, driver: sample, config: %s}\n",
-		port, s.registry, filepath.Join(s.dir, "dock"), filepath.Join(s.dir, "osdsdock.log"), sample)
+	text := fmt.Sprintf("name: bench\nlisten: 127.0.0.1:%d\nosdslets: [\"%s\"]\nstateDir: %s\ninsecureLoopback: true\nadmin: {listen: \"\"}\nlog: {file: %s}\nbackends:\n  - {name: %s, driver: %s, config: %s}\n",
+		port, s.registry, filepath.Join(s.dir, "dock"), filepath.Join(s.dir, "osdsdock.log"), s.on.driver, s.on.driver, driver)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -194,14 +206,14 @@ func (s *system) awaitPools(ctx context.Context) error {
 	for end := time.Now().Add(time.Minute); ; sleepUntil(ctx, time.Now().Add(50*time.Millisecond)) {
 		var pools []struct{ ID, Status string }
 		err := s.call(http.MethodGet, "/v1beta/"+model.AdminTenant+"/pools", nil, http.StatusOK, &pools)
-		if err == nil && len(pools) == poolCount {
+		if err == nil && len(pools) == s.on.pools {
 			s.pools = nil
 			for _, p := range pools {
 				if p.Status == string(model.StatusAvailable) {
 					s.pools = append(s.pools, p.ID)
 				}
 			}
-			if len(s.pools) == poolCount {
+			if len(s.pools) == s.on.pools {
 				slices.Sort(s.pools)
 				return nil
 			}

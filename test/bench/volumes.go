@@ -19,7 +19,7 @@ const idle = 20 * time.Second
 func (b *bench) volumes(ctx context.Context) error {
 	b.r.head("volumes: POST until available; %d pools, sample driver without latency, embedded etcd (%s)", poolCount, b.volTiming)
 	b.r.say("  each client: POST, wait for the event, next. One event stream of this process tells all its clients.")
-	s, err := newSystem(ctx, filepath.Join(b.dir, "volumes"), b.bin, b.profile)
+	s, err := newSystem(ctx, filepath.Join(b.dir, "volumes"), b.bin, b.profile, onSample)
 	if err != nil {
 		return err
 	}

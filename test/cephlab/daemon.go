@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -42,6 +43,13 @@ func (c *Cluster) StartDaemon(name string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := c.spawner.Run(cmd.Start); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
+	}
+	// Tests of what stands still find the process by it.
+	pid := filepath.Join(c.Dir, "run", name+".pid")
+	if err := os.WriteFile(pid, []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o600); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return err
 	}
 	d := &daemon{cmd: cmd, exited: make(chan struct{})}
 	go func() {

@@ -199,6 +199,7 @@ func (r *rig) live(ctx context.Context, driver string, log func(string, ...any))
 	s := &scenario{c: r.cl, poolID: r.pools[driver], hostID: r.host, log: log,
 		ready: func(ctx context.Context) error { return again(ctx, r.let.Ready) }}
 	run := s.run
+	s.imports = driver == "local"
 	switch driver {
 	case broken:
 		run = s.refused
@@ -251,7 +252,7 @@ func (r *rig) clean(ctx context.Context) error {
 		return errors.Join(err, fmt.Errorf("loop devices: %v", l))
 	}
 	var files []string
-	left := []string{"local/volumes", "local/snapshots", "local/exports", served + "/volumes", served + "/exports"}
+	left := []string{"local/volumes", "local/import", "local/snapshots", "local/exports", served + "/volumes", served + "/exports"}
 	if r.at != nil {
 		left = append(left, filepath.Base(r.at.StateDir)+"/connector")
 	}

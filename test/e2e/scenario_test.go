@@ -29,6 +29,9 @@ type scenario struct {
 	dock bool
 	// force makes detaching forced.
 	force bool
+	// imports says that the pool can import: the volume is given back in the
+	// end, imported again, and deleted then.
+	imports bool
 	// log is told of what the client sees, for the report of a failure.
 	log func(format string, args ...any)
 }
@@ -66,12 +69,34 @@ func (s *scenario) run(ctx context.Context) error {
 	for _, x := range []struct {
 		res model.Resource
 		id  string
-	}{{model.ResVolume, clone}, {model.ResSnapshot, snap}, {model.ResVolume, v}} {
+	}{{model.ResVolume, clone}, {model.ResSnapshot, snap}} {
 		if err := s.remove(ctx, x.res, x.id); err != nil {
 			return err
 		}
 	}
-	return nil
+	if s.imports {
+		if v, err = s.giveAndTake(ctx, v); err != nil {
+			return err
+		}
+	}
+	return s.remove(ctx, model.ResVolume, v)
+}
+
+// giveAndTake gives a volume back to its backend and imports it again.
+func (s *scenario) giveAndTake(ctx context.Context, id string) (string, error) {
+	if err := s.remove(ctx, model.ResVolume, id, client.Release()); err != nil {
+		return "", err
+	}
+	var list []wire.ImportableSpec
+	// The dock may be the one that dies.
+	err := again(ctx, func() (err error) { list, _, err = s.c.Importable(ctx, s.poolID, ""); return err })
+	if err != nil {
+		return "", fmt.Errorf("list importable: %w", err)
+	}
+	if len(list) != 1 || list[0].Obstacle != "" {
+		return "", fmt.Errorf("a volume was given back, and these are importable: %+v", list)
+	}
+	return s.create(ctx, &wire.VolumeSpec{Name: "imported", PoolID: s.poolID, Existing: list[0].Name})
 }
 
 // send sends a request until it is answered. look says whether it has been
@@ -163,7 +188,7 @@ func (s *scenario) create(ctx context.Context, spec *wire.VolumeSpec) (string, e
 		if err != nil {
 			return false, err
 		}
-		if task = v.TaskID; v.Name != spec.Name || v.Size != spec.Size || task == "" {
+		if task = v.TaskID; v.Name != spec.Name || v.Size != spec.Size && spec.Existing == "" || task == "" {
 			return false, fmt.Errorf("half a record: %+v", v)
 		}
 		return true, nil
@@ -174,7 +199,11 @@ func (s *scenario) create(ctx context.Context, spec *wire.VolumeSpec) (string, e
 	if err := s.wait(ctx, model.ResVolume, spec.ID, client.WaitOptions{TaskID: task}); err != nil {
 		return spec.ID, fmt.Errorf("%s: %w", what, err)
 	}
-	return spec.ID, s.settled(ctx, spec.ID, model.StatusAvailable, spec.Size)
+	size := spec.Size
+	if spec.Existing != "" {
+		size = 2 // that of the volume that was given back
+	}
+	return spec.ID, s.settled(ctx, spec.ID, model.StatusAvailable, size)
 }
 
 // settled checks a volume's state and size.
@@ -305,10 +334,10 @@ func (s *scenario) attach(ctx context.Context, volume string) (string, error) {
 	return spec.ID, s.settled(ctx, volume, model.StatusInUse, size)
 }
 
-func (s *scenario) remove(ctx context.Context, res model.Resource, id string) error {
+func (s *scenario) remove(ctx context.Context, res model.Resource, id string, more ...client.Option) error {
 	what := "delete " + string(res)
 	err := s.send(ctx, what, func(ctx context.Context, o ...client.Option) error {
-		err := s.delete(ctx, res, id, o...)
+		err := s.delete(ctx, res, id, append(o, more...)...)
 		if client.IsNotFound(err) {
 			return nil // it was accepted, done, and is long gone
 		}

@@ -20,6 +20,8 @@ func TestFigures(t *testing.T) {
 	s := newSystem(t, guest.Config{Nodes: 1, CPUs: 2, Memory: 1536})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
+	// Whoever comes first would have to load them.
+	s.shell(s.store, "modprobe -a nvmet nvmet_tcp nvme_tcp")
 	var out bytes.Buffer
 	err := s.store.Exec(ctx, guest.Cmd{Args: []string{"/share/bin/probe", "-api", "http://" + apiAddr, "-pool", s.pools["nvmeof"],
 		"-host", s.hosts[s.store.Name].ID, "-group", "group", "-thin", "thin"}, Stdout: &out})

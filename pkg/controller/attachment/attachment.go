@@ -111,7 +111,7 @@ func (h *Handler) export(ctx context.Context, j *task.Job, a *model.Attachment) 
 
 // again has a failed step of an attach tried again, or gives the attach up.
 func (h *Handler) again(j *task.Job, a *model.Attachment, err error) error {
-	if h.Judge(a.Task, err) == steps.Retry && h.Now().Sub(a.Task.CreatedAt) < h.Limits.Create {
+	if h.WaitOn(a.Task, err) {
 		return err
 	}
 	return h.giveUp(j, err)

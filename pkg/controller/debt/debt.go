@@ -55,7 +55,11 @@ func (h *Handler) settle(ctx context.Context, d *model.Debt) error {
 	call := h.Fleet.Call(d.Task)
 	switch d.Resource {
 	case model.ResVolume:
-		return tg.DeleteVolume(ctx, call, tg.Backend, drivers.VolumeRef{ID: d.ObjectID, Pool: tg.Pool.Name, BackendData: d.BackendData})
+		v := drivers.VolumeRef{ID: d.ObjectID, Pool: tg.Pool.Name, BackendData: d.BackendData}
+		if d.Release {
+			return tg.ReleaseVolume(ctx, call, tg.Backend, v)
+		}
+		return tg.DeleteVolume(ctx, call, tg.Backend, v)
 	case model.ResSnapshot:
 		return tg.DeleteSnapshot(ctx, call, tg.Backend, drivers.SnapshotRef{ID: d.ObjectID, VolumeID: d.VolumeID, Pool: tg.Pool.Name, BackendData: d.BackendData})
 	case model.ResAttachment:

@@ -27,6 +27,9 @@ type Remote interface {
 	CreateVolume(ctx context.Context, c Call, backend string, r drivers.CreateVolume) (drivers.Volume, error)
 	DeleteVolume(ctx context.Context, c Call, backend string, r drivers.VolumeRef) error
 	GetVolume(ctx context.Context, c Call, backend string, r drivers.VolumeRef) (drivers.Volume, error)
+	ListImportable(ctx context.Context, c Call, backend, pool string, p drivers.Page) ([]drivers.Importable, error)
+	ImportVolume(ctx context.Context, c Call, backend string, r drivers.ImportVolume) (drivers.Volume, error)
+	ReleaseVolume(ctx context.Context, c Call, backend string, r drivers.VolumeRef) error
 	ExpandVolume(ctx context.Context, c Call, backend string, r drivers.VolumeRef, size model.Bytes) (drivers.Volume, error)
 	RevertVolume(ctx context.Context, c Call, backend string, v drivers.VolumeRef, s drivers.SnapshotRef) (drivers.Volume, error)
 	CreateSnapshot(ctx context.Context, c Call, backend string, r drivers.CreateSnapshot) (drivers.Snapshot, error)

@@ -131,8 +131,13 @@ func (f *Fleet) seenPools(ctx context.Context, s Session) error {
 				continue // served by another dock already; the first one keeps it
 			}
 			want.CreatedAt, want.UpdatedAt, want.Rev = have.CreatedAt, have.UpdatedAt, have.Rev
+			total := want.Total
 			if !poolMoved(have, want) {
-				continue
+				// What was imported counts from now on, however little it is.
+				if total <= have.Total || f.Ledger.Used(want.ID) <= have.Limit() {
+					continue
+				}
+				want.Total = total
 			}
 			want.UpdatedAt = now
 		}

@@ -82,7 +82,7 @@ func ref(s *model.Snapshot, tg *fleet.Target) drivers.SnapshotRef {
 func (h *Handler) provision(ctx context.Context, j *task.Job, s *model.Snapshot) error {
 	got, err := h.make(ctx, s)
 	if err != nil {
-		if h.Judge(s.Task, err) == steps.Retry && h.Now().Sub(s.Task.CreatedAt) < h.Limits.Create {
+		if h.WaitOn(s.Task, err) {
 			return err
 		}
 		if model.IsKind(err, model.KindExists) {

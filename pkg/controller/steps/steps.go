@@ -15,7 +15,8 @@ import (
 
 // Limits bound the work.
 type Limits struct {
-	// Create is how long a create may be tried before it is undone.
+	// Create is how long a create may be tried before it is undone. Time during
+	// which the dock tells of work that advances does not count.
 	Create time.Duration
 	// Place is how long a create waits for a pool whose dock is away, if no
 	// other fits.
@@ -77,6 +78,15 @@ func (b *Base) Judge(t *model.Task, err error) Verdict {
 	return Fail
 }
 
+// WaitOn says whether a create that met err is to be tried on, or to be undone.
+// Time during which its work was seen to advance does not count.
+func (b *Base) WaitOn(t *model.Task, err error) bool {
+	if p := model.ProgressOf(err); p != nil && t.Advances(p) {
+		return true
+	}
+	return b.Judge(t, err) == Retry && t.Idle(b.Now()) < b.Limits.Create
+}
+
 // StepSince is when the task's current step began.
 func StepSince(t *model.Task) time.Time {
 	if n := len(t.History); n > 0 {
@@ -89,10 +99,16 @@ func StepSince(t *model.Task) time.Time {
 // not answer, so that a debt is to be left. Time before this term does not count:
 // after a restart docks need a moment to come back.
 func (b *Base) DockGone(t *model.Task, err error) bool {
+	if model.ProgressOf(err) != nil {
+		return false // it is there, and at work
+	}
 	if !model.IsKind(err, model.KindUnavailable, model.KindUnknownOutcome) {
 		return false
 	}
 	since := StepSince(t)
+	if p := t.Progress; p != nil && p.At.After(since) {
+		since = p.At
+	}
 	if s := b.Fleet.Started(); s.After(since) {
 		since = s
 	}

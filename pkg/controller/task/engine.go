@@ -289,6 +289,7 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 			break
 		}
 		j.hurry = false
+		began := e.Now()
 		err := e.step(j, h)
 		if j.gone {
 			break
@@ -296,6 +297,11 @@ func (e *Engine) work(j *Job, q *queue, h Handler) {
 		if err == nil {
 			j.spins = 0
 			continue
+		}
+		if p := model.ProgressOf(err); p != nil && e.ctx.Err() == nil {
+			// Others of its class have a turn before the rest of it.
+			pause, again = e.goesOn(j, p, e.Now().Sub(began))
+			break
 		}
 		if pause = e.failed(j, err); pause > 0 {
 			break
@@ -444,6 +450,28 @@ func (e *Engine) failed(j *Job, err error) time.Duration {
 	}
 	return pause
 }
+
+// goesOn notes how far long work is, and gives how long to wait before the step is
+// done again, or that it is to be done again at once: a driver works only while it
+// is called.
+func (e *Engine) goesOn(j *Job, p *model.Progress, took time.Duration) (pause time.Duration, again bool) {
+	err := j.note(func(t *model.Task) { t.GoesOn(p, e.Now()) })
+	var se *storeFailure
+	switch {
+	case errors.As(err, &se):
+		e.end(se.err)
+		return time.Second, false
+	case err != nil && !errors.Is(err, errMoved):
+		return time.Second, false
+	case err == nil && took < shortStep:
+		// It goes on elsewhere, and this was only a look.
+		return shortStep, false
+	}
+	return 0, true
+}
+
+// shortStep is how long a step of long work takes at least. Each is a write.
+const shortStep = time.Second
 
 // The longest pauses between two tries. Each try is a write; a debt may wait for
 // its dock for weeks, as may a host that has not seen a new size; nobody waits for

@@ -23,7 +23,7 @@ func (h *Handler) extend(ctx context.Context, j *task.Job, v *model.Volume) erro
 	case model.StepResize:
 		return h.tellHosts(ctx, j, v)
 	}
-	if v.Task.Cancel && v.Task.Attempts > 0 {
+	if v.Task.Cancel {
 		return h.look(ctx, j, v, model.Errorf(model.KindConflict, steps.Cancelled))
 	}
 	tg, err := h.Fleet.Target(v.PoolID)
@@ -85,7 +85,24 @@ func (h *Handler) look(ctx context.Context, j *task.Job, v *model.Volume, why er
 	case got.Size >= v.Task.NewSize:
 		return h.grown(j, got)
 	}
+	if err := h.forgetGrowth(ctx, v); err != nil && h.Judge(v.Task, err) == steps.Retry {
+		return err
+	}
 	return h.back(j, "volume.notgrown", why, true)
+}
+
+// forgetGrowth has the backend give up what it holds for a growth that was begun
+// and is not wanted any more: growing to the size that the volume has does that.
+// The space may then be promised to others.
+func (h *Handler) forgetGrowth(ctx context.Context, v *model.Volume) error {
+	tg, err := h.Fleet.Target(v.PoolID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.Limits.Call)
+	defer cancel()
+	_, err = tg.ExpandVolume(ctx, h.Fleet.Call(v.Task), tg.Backend, *ref(v, tg), v.Size)
+	return err
 }
 
 func (h *Handler) errorExtending(j *task.Job, why error) error {

@@ -24,6 +24,9 @@ var _ task.Handler = (*Handler)(nil)
 // Class queues steps by the dock of the volume's pool.
 func (h *Handler) Class(rec model.Tasked) task.Class {
 	v := rec.(*model.Volume)
+	if v.Existing != "" && v.Task.Step == model.StepPlace {
+		return h.Bulk(v.RequestedPoolID) // its backend is asked
+	}
 	if v.PoolID == "" || v.Task.Step == model.StepPlace {
 		return h.Control()
 	}
@@ -53,6 +56,8 @@ func (h *Handler) create(ctx context.Context, j *task.Job, v *model.Volume) erro
 		return h.undo(ctx, j, v)
 	case v.Task.Cancel:
 		return h.giveUp(j, model.Errorf(model.KindConflict, steps.Cancelled))
+	case v.Task.Step == model.StepPlace && v.Existing != "":
+		return h.placeImport(ctx, j, v)
 	case v.Task.Step == model.StepPlace:
 		return h.place(j, v)
 	}
@@ -140,9 +145,13 @@ func (h *Handler) place(j *task.Job, v *model.Volume) error {
 }
 
 func (h *Handler) provision(ctx context.Context, j *task.Job, v *model.Volume) error {
-	got, err := h.make(ctx, v)
+	do := h.make
+	if v.Existing != "" {
+		do = h.takeOver
+	}
+	got, err := do(ctx, v)
 	if err != nil {
-		if h.Judge(v.Task, err) == steps.Retry && h.Now().Sub(v.Task.CreatedAt) < h.Limits.Create {
+		if h.WaitOn(v.Task, err) {
 			return err
 		}
 		if model.IsKind(err, model.KindExists) {
@@ -226,7 +235,7 @@ func (h *Handler) giveUp(j *task.Job, err error) error {
 // or placed elsewhere if the pool turned out to be full. If the dock is gone,
 // the record ends in error and the removal is owed.
 func (h *Handler) undo(ctx context.Context, j *task.Job, v *model.Volume) error {
-	derr := h.unmake(ctx, v)
+	derr := h.unmake(ctx, v, v.Existing != "")
 	owe, again := h.Removed(v.Task, derr)
 	if again != nil {
 		return again
@@ -238,7 +247,7 @@ func (h *Handler) undo(ctx context.Context, j *task.Job, v *model.Volume) error 
 		if owe {
 			if err := h.Owe(t, &model.Debt{
 				Meta: model.Meta{TenantID: v.TenantID}, PoolID: pool, Resource: model.ResVolume, ObjectID: v.ID,
-				BackendData: v.BackendData, Reserved: n, Reason: "undo of a create: " + derr.Error(),
+				BackendData: v.BackendData, Reserved: n, Release: v.Existing != "", Reason: "undo of a create: " + derr.Error(),
 			}); err != nil {
 				return err
 			}
@@ -256,9 +265,12 @@ func (h *Handler) undo(ctx context.Context, j *task.Job, v *model.Volume) error 
 	})
 }
 
-// unmake asks the dock to remove the volume; nil means that it is seen to be
-// absent.
-func (h *Handler) unmake(ctx context.Context, v *model.Volume) error {
+// unmake asks the dock to remove the volume, or to give it back with its data; nil
+// means that it is seen to be absent.
+func (h *Handler) unmake(ctx context.Context, v *model.Volume, release bool) error {
+	if release {
+		return h.letGo(ctx, v)
+	}
 	tg, err := h.Fleet.Target(v.PoolID)
 	if err != nil {
 		return err
@@ -272,7 +284,7 @@ func (h *Handler) remove(ctx context.Context, j *task.Job, v *model.Volume) erro
 	if v.PoolID == "" {
 		return h.drop(j, nil)
 	}
-	err := h.unmake(ctx, v)
+	err := h.unmake(ctx, v, v.Task.Release)
 	// The volume had no snapshots or attachments when its deletion was accepted,
 	// but the backend may still have one that is owed.
 	if d := h.Owing(v, model.ResSnapshot, model.ResAttachment); d != nil && model.IsKind(err, model.KindBusy) {
@@ -303,7 +315,7 @@ func (h *Handler) drop(j *task.Job, owed error) error {
 		}
 		return h.Owe(t, &model.Debt{
 			Meta: model.Meta{TenantID: v.TenantID}, PoolID: v.PoolID, Resource: model.ResVolume, ObjectID: v.ID,
-			BackendData: v.BackendData, Reserved: v.Reserved, Reason: "delete: " + owed.Error(),
+			BackendData: v.BackendData, Reserved: v.Reserved, Release: v.Task.Release, Reason: "delete: " + owed.Error(),
 		})
 	})
 }

@@ -1,6 +1,7 @@
 package connector
 
 import (
+	"net"
 	"path/filepath"
 	"time"
 
@@ -42,6 +43,7 @@ type Config struct {
 	KeepAlive          time.Duration `yaml:"keepAlive" doc:"The keep-alive timeout of NVMe controllers: a path that is silent for that long is lost."`
 	RBD                string        `yaml:"rbd" oneof:"auto,kernel,nbd,fuse" doc:"How images of Ceph become devices: kernel (its rbd driver), nbd (rbd-nbd), or fuse (rbd-fuse and a loop device); auto takes the first of them that works here. Volumes that are attached stay as they are."`
 	CephDir            string        `yaml:"cephDir" doc:"Where this host's Ceph keyrings are, ceph.client.USER.keyring or ceph.keyring: exports bring no keys."`
+	RBDAddresses       []string      `yaml:"rbdAddresses" doc:"The addresses by which Ceph sees this host, if they are not those of its interfaces (behind a NAT) or not all of them are to count. A client is cut off by its address."`
 	RepairInterval     time.Duration `yaml:"repairInterval" doc:"How often portals that could not be reached when a volume was attached are tried again."`
 
 	// Log may be nil.
@@ -81,6 +83,14 @@ func (c *Config) Validate() error {
 	}
 	if c.CephDir != "" && !filepath.IsAbs(c.CephDir) {
 		return model.Invalid("connector.cephDir", "%q must be an absolute path", c.CephDir)
+	}
+	if len(c.RBDAddresses) > maxAddresses {
+		return model.Invalid("connector.rbdAddresses", "has %d addresses, at most %d count", len(c.RBDAddresses), maxAddresses)
+	}
+	for _, a := range c.RBDAddresses {
+		if ip := net.ParseIP(a); ip == nil || ip.IsUnspecified() {
+			return model.Invalid("connector.rbdAddresses", "%q is not an address, such as 10.0.0.5", a)
+		}
 	}
 	for _, d := range []struct {
 		key      string

@@ -66,7 +66,8 @@ type Device struct {
 type protocol interface {
 	// usable says why it does not work on this host now; nil if it does.
 	usable() error
-	initiator() (model.Initiator, bool)
+	// initiators are the names by which storage knows this host.
+	initiators() []model.Initiator
 	// connect makes every path that is missing; nil if there is one at the end.
 	// fresh says that the caller brought the connection, secrets and all.
 	connect(ctx context.Context, n *note, fresh bool) (warn string, err error)
@@ -89,6 +90,7 @@ type Connector struct {
 	notes *notes
 	locks keylock.Set
 	proto map[string]protocol
+	rbd   *rbd // one of them
 
 	mu       sync.Mutex
 	closed   bool
@@ -121,7 +123,8 @@ func open(ctx context.Context, conf Config, h *host) (*Connector, error) {
 	c := &Connector{conf: conf, h: h, notes: s, stuck: map[string]int{}, repairs: map[string]context.CancelFunc{}, repaired: make(chan struct{})}
 	is := &iscsi{h: h, conf: conf, mp: multipath{h}, save: s.put, dialer: dialer{block: c.block}}
 	nv := &nvme{h: h, conf: conf, block: c.block, dialer: dialer{block: c.block}}
-	c.proto = map[string]protocol{typeISCSI: is, typeNVMe: nv, typeLocal: &local{h}, typeRBD: newRBD(c)}
+	c.rbd = newRBD(c)
+	c.proto = map[string]protocol{typeISCSI: is, typeNVMe: nv, typeLocal: &local{h}, typeRBD: c.rbd}
 	is.removeStrays()
 	for _, n := range c.notes.all() {
 		if n.Stage != stageAttached {
@@ -203,11 +206,19 @@ func (c *Connector) Initiators() []model.Initiator {
 	var out []model.Initiator
 	for _, t := range []string{typeISCSI, typeNVMe, typeRBD} {
 		p := c.proto[t]
-		if x, ok := p.initiator(); ok && p.usable() == nil {
-			out = append(out, x)
+		if x := p.initiators(); len(x) > 0 && p.usable() == nil {
+			out = append(out, x...)
 		}
 	}
 	return out
+}
+
+// initiator is a host's one name on a storage network; none if it is empty.
+func initiator(name, protocol string) []model.Initiator {
+	if name == "" {
+		return nil
+	}
+	return []model.Initiator{{PortName: name, Protocol: protocol}}
 }
 
 // Unusable says, by protocol, why it does not work on this host; empty for a
@@ -503,7 +514,8 @@ func (c *Connector) List(ctx context.Context, p drivers.Page) ([]Device, error) 
 	return out, nil
 }
 
-// strays are the sessions of ours, by their names, that no note knows.
+// strays are the sessions and the images of ours, by their names, that no note
+// knows.
 func (c *Connector) strays() []Device {
 	byName := map[string][]string{}
 	for _, s := range c.h.sessions() {
@@ -530,6 +542,7 @@ func (c *Connector) strays() []Device {
 		sort.Strings(by)
 		out = append(out, Device{AttachmentID: id, Detail: "connected to " + name + " (" + strings.Join(by, ", ") + ") without a note of it"})
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].AttachmentID < out[j].AttachmentID })
+	out = append(out, c.rbd.strays(func(id string) bool { _, ok := c.notes.get(id); return ok })...)
+	sort.SliceStable(out, func(i, j int) bool { return out[i].AttachmentID < out[j].AttachmentID })
 	return out
 }

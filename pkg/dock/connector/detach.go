@@ -60,6 +60,12 @@ func (c *Connector) adopt(r Request) (note, bool) {
 			}
 		}
 	}
+	if n.Target.Type == "" {
+		ok := c.rbd.adopt(&n, r.Connection, func(i image) bool {
+			return len(c.notes.others(n.AttachmentID, func(o *note) bool { return o.Target.Type == typeRBD && o.Target.RBD.String() == i.String() })) > 0
+		})
+		return n, ok
+	}
 	if t, err := parseConnection(r.Connection); err == nil && t.Type == n.Target.Type && t.name() == n.Target.name() {
 		n.Target.LUN, n.Target.Identity = t.LUN, t.Identity
 	}

@@ -213,12 +213,19 @@ func firstFew(list []string) []string {
 	return out
 }
 
-// openBy names the processes that have a device of the stack open.
+// openBy names the processes that have a device of the stack open. Who serves a
+// network block device has it open as long as it is there, and is no user of it.
 func (h *host) openBy(s stack) []string {
 	self := strconv.Itoa(os.Getpid())
 	var out []string
+	serves := map[string]bool{}
+	for _, x := range s.devs {
+		if strings.HasPrefix(x.name, "nbd") {
+			serves[h.value("sys/block", x.name, "pid")] = true
+		}
+	}
 	for _, pid := range h.names("proc") {
-		if _, err := strconv.Atoi(pid); err != nil || pid == self {
+		if _, err := strconv.Atoi(pid); err != nil || pid == self || serves[pid] {
 			continue
 		}
 		for _, fd := range h.names("proc", pid, "fd") {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +21,8 @@ import (
 type host struct {
 	root string
 	run  run.Runner
+	// addrs, if not nil, gives the addresses of the interfaces in unit tests.
+	addrs func() ([]net.Addr, error)
 }
 
 func (h *host) path(elem ...string) string {
@@ -118,6 +122,44 @@ func (h *host) module(ctx context.Context, name string, shows ...string) error {
 		err = fs.ErrNotExist
 	}
 	return model.Errorf(model.KindUnsupported, "the kernel module %s cannot be loaded: %w", name, err)
+}
+
+// maxAddresses bounds how many addresses of this host are told.
+const maxAddresses = 16
+
+// addresses are those of this host's interfaces by which others can know it, in
+// order; the one for itself if there is none.
+func (h *host) addresses() []string {
+	list, err := h.interfaces()
+	if err != nil {
+		return nil
+	}
+	var out, own []string
+	for _, a := range list {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		switch {
+		case n.IP.IsGlobalUnicast():
+			out = append(out, n.IP.String())
+		case n.IP.IsLoopback():
+			own = append(own, n.IP.String())
+		}
+	}
+	if len(out) == 0 {
+		out = own
+	}
+	slices.Sort(out)
+	out = slices.Compact(out)
+	return out[:min(len(out), maxAddresses)]
+}
+
+func (h *host) interfaces() ([]net.Addr, error) {
+	if h.addrs != nil {
+		return h.addrs()
+	}
+	return net.InterfaceAddrs()
 }
 
 // disk is a block device that belongs to an attachment.

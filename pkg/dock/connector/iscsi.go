@@ -69,10 +69,7 @@ func (i *iscsi) iqn() string {
 	return ""
 }
 
-func (i *iscsi) initiator() (model.Initiator, bool) {
-	n := i.iqn()
-	return model.Initiator{PortName: n, Protocol: typeISCSI}, n != ""
-}
+func (i *iscsi) initiators() []model.Initiator { return initiator(i.iqn(), typeISCSI) }
 
 // wantsMap says whether an attachment's device is a multipath map.
 func (i *iscsi) wantsMap(t *target) bool {

@@ -17,8 +17,8 @@ import (
 // driver that exports them; here they are only checked, flushed and let go.
 type local struct{ h *host }
 
-func (l *local) usable() error                      { return nil }
-func (l *local) initiator() (model.Initiator, bool) { return model.Initiator{}, false }
+func (l *local) usable() error                 { return nil }
+func (l *local) initiators() []model.Initiator { return nil }
 
 func (l *local) connect(context.Context, *note, bool) (string, error) { return "", nil }
 func (l *local) rescan(context.Context, *note, disk) error            { return nil }

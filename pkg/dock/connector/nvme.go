@@ -68,10 +68,7 @@ func (v *nvme) nqn() string {
 	return ""
 }
 
-func (v *nvme) initiator() (model.Initiator, bool) {
-	n := v.nqn()
-	return model.Initiator{PortName: n, Protocol: typeNVMe}, n != ""
-}
+func (v *nvme) initiators() []model.Initiator { return initiator(v.nqn(), typeNVMe) }
 
 // hostID is the identifier that goes with the NQN: a target may insist on one
 // for each NQN.

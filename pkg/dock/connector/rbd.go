@@ -2,7 +2,6 @@ package connector
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -16,6 +15,8 @@ type rbd struct {
 	h    *host
 	conf Config
 	ways []rbdWay
+	// client is what the ways with processes have in common.
+	client *cephClient
 	// save writes the note: which way is taken is known before it is taken.
 	save func(note) error
 }
@@ -35,7 +36,7 @@ type rbdWay interface {
 
 func newRBD(c *Connector) *rbd {
 	cl := &cephClient{h: c.h, dir: filepath.Join(c.conf.StateDir, "rbd"), block: c.block}
-	return &rbd{h: c.h, conf: c.conf, save: c.notes.put, ways: []rbdWay{
+	return &rbd{h: c.h, conf: c.conf, client: cl, save: c.notes.put, ways: []rbdWay{
 		&rbdKernel{h: c.h, block: c.block}, &rbdNBD{cephClient: cl}, &rbdFuse{cephClient: cl},
 	}}
 }
@@ -68,10 +69,20 @@ func (r *rbd) way(n *note) rbdWay {
 
 func (r *rbd) usable() error { _, err := r.choose(); return err }
 
-// initiator is the host's name: Ceph knows no other.
-func (r *rbd) initiator() (model.Initiator, bool) {
-	name, err := os.Hostname()
-	return model.Initiator{PortName: name, Protocol: typeRBD}, err == nil && name != ""
+// initiators are the addresses that this host's clients can have: Ceph knows a
+// client by nothing else, and cuts it off by that. Which of them a client has is
+// found when it connects, by the way to the monitors there is then; so all of them
+// are told.
+func (r *rbd) initiators() []model.Initiator {
+	addrs := r.conf.RBDAddresses
+	if len(addrs) == 0 {
+		addrs = r.h.addresses()
+	}
+	var out []model.Initiator
+	for _, a := range addrs {
+		out = append(out, model.Initiator{PortName: a, Protocol: typeRBD})
+	}
+	return out
 }
 
 func (r *rbd) connect(ctx context.Context, n *note, fresh bool) (warn string, err error) {

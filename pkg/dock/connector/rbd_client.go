@@ -39,6 +39,7 @@ func (c *cephClient) configure(n *note, key model.Secret) (unlock func(), err er
 		return nil, model.Errorf(model.KindInternal, "connector.stateDir: %w", err)
 	}
 	var b strings.Builder
+	fmt.Fprintf(&b, "%s%s\n%s%s\n", confImage, i, confWay, n.RBD)
 	fmt.Fprintf(&b, "[global]\nmon host = %s\nkeyring = %s\n", i.monitors(), c.keyring(n))
 	if i.FSID != "" {
 		fmt.Fprintf(&b, "fsid = %s\n", i.FSID)

@@ -76,6 +76,7 @@ func FromPool(backend, driver, id string, abilities []string, p drivers.Pool) (*
 		Id: id, Name: p.Name, Backend: backend, Driver: driver, Total: int64(p.Total), Free: int64(p.Free),
 		OverProvisioning: p.OverProvisioning, AvailabilityZone: p.AvailabilityZone, StorageType: p.StorageType,
 		Description: p.Description, MultiAttach: p.MultiAttach, Extras: extras, Unusable: p.Unusable, Abilities: abilities,
+		Fills: fromFills(p.Fills),
 	}, nil
 }
 
@@ -225,4 +226,30 @@ func ToInitiators(list []*Initiator) []model.Initiator {
 		out = append(out, model.Initiator{PortName: x.GetPortName(), Protocol: x.GetProtocol()})
 	}
 	return out
+}
+
+// FromImportable makes the message of a volume that could be imported.
+func FromImportable(v drivers.Importable) *Importable {
+	return &Importable{Name: v.Name, Pool: v.Pool, Size: int64(v.Size), Adds: int64(v.Adds), Obstacle: v.Obstacle}
+}
+
+// ToImportable is the reverse of FromImportable.
+func ToImportable(v *Importable) drivers.Importable {
+	return drivers.Importable{Name: v.GetName(), Pool: v.GetPool(), Size: model.Bytes(v.GetSize()), Adds: model.Bytes(v.GetAdds()), Obstacle: v.GetObstacle()}
+}
+
+func fromFills(in []model.Fill) (out []*Fill) {
+	for _, f := range model.UsableFills(in) {
+		out = append(out, &Fill{Of: f.Of, Used: f.Used, Warn: f.Warn, Stop: f.Stop})
+	}
+	return out
+}
+
+// ToFills gives the fills of a pool that make sense.
+func ToFills(in []*Fill) []model.Fill {
+	out := make([]model.Fill, 0, len(in))
+	for _, f := range in {
+		out = append(out, model.Fill{Of: f.GetOf(), Used: f.GetUsed(), Warn: f.GetWarn(), Stop: f.GetStop()})
+	}
+	return model.UsableFills(out)
 }

@@ -145,10 +145,12 @@ func (*Empty) Descriptor() ([]byte, []int) {
 }
 
 type ErrorDetail struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	Field         string                 `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Kind    string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Message string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Field   string                 `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	// Set if the work has not failed: the same call again goes on with it.
+	Progress      *Progress `protobuf:"bytes,4,opt,name=progress,proto3" json:"progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +206,74 @@ func (x *ErrorDetail) GetField() string {
 	return ""
 }
 
+func (x *ErrorDetail) GetProgress() *Progress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+// Progress is how far long work is.
+type Progress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // cleared, copied
+	Done          int64                  `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	Total         int64                  `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_dock_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Progress) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Progress) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Progress) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
 type ObjectRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -217,7 +287,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_dock_proto_msgTypes[3]
+	mi := &file_dock_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -229,7 +299,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[3]
+	mi := &file_dock_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -242,7 +312,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{3}
+	return file_dock_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ObjectRef) GetId() string {
@@ -290,7 +360,7 @@ type ObjectRequest struct {
 
 func (x *ObjectRequest) Reset() {
 	*x = ObjectRequest{}
-	mi := &file_dock_proto_msgTypes[4]
+	mi := &file_dock_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +372,7 @@ func (x *ObjectRequest) String() string {
 func (*ObjectRequest) ProtoMessage() {}
 
 func (x *ObjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[4]
+	mi := &file_dock_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +385,7 @@ func (x *ObjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRequest.ProtoReflect.Descriptor instead.
 func (*ObjectRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{4}
+	return file_dock_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ObjectRequest) GetCall() *Call {
@@ -350,7 +420,7 @@ type CreateVolumeRequest struct {
 
 func (x *CreateVolumeRequest) Reset() {
 	*x = CreateVolumeRequest{}
-	mi := &file_dock_proto_msgTypes[5]
+	mi := &file_dock_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +432,7 @@ func (x *CreateVolumeRequest) String() string {
 func (*CreateVolumeRequest) ProtoMessage() {}
 
 func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[5]
+	mi := &file_dock_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +445,7 @@ func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeRequest.ProtoReflect.Descriptor instead.
 func (*CreateVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{5}
+	return file_dock_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateVolumeRequest) GetCall() *Call {
@@ -452,7 +522,7 @@ type ExpandVolumeRequest struct {
 
 func (x *ExpandVolumeRequest) Reset() {
 	*x = ExpandVolumeRequest{}
-	mi := &file_dock_proto_msgTypes[6]
+	mi := &file_dock_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +534,7 @@ func (x *ExpandVolumeRequest) String() string {
 func (*ExpandVolumeRequest) ProtoMessage() {}
 
 func (x *ExpandVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[6]
+	mi := &file_dock_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +547,7 @@ func (x *ExpandVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpandVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ExpandVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{6}
+	return file_dock_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ExpandVolumeRequest) GetCall() *Call {
@@ -512,7 +582,7 @@ type RevertVolumeRequest struct {
 
 func (x *RevertVolumeRequest) Reset() {
 	*x = RevertVolumeRequest{}
-	mi := &file_dock_proto_msgTypes[7]
+	mi := &file_dock_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +594,7 @@ func (x *RevertVolumeRequest) String() string {
 func (*RevertVolumeRequest) ProtoMessage() {}
 
 func (x *RevertVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[7]
+	mi := &file_dock_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +607,7 @@ func (x *RevertVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevertVolumeRequest.ProtoReflect.Descriptor instead.
 func (*RevertVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{7}
+	return file_dock_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RevertVolumeRequest) GetCall() *Call {
@@ -561,6 +631,271 @@ func (x *RevertVolumeRequest) GetSnapshot() *ObjectRef {
 	return nil
 }
 
+type ImportVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Ref           *ObjectRef             `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	Existing      string                 `protobuf:"bytes,3,opt,name=existing,proto3" json:"existing,omitempty"` // the backend's name of it
+	TenantId      string                 `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportVolumeRequest) Reset() {
+	*x = ImportVolumeRequest{}
+	mi := &file_dock_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportVolumeRequest) ProtoMessage() {}
+
+func (x *ImportVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportVolumeRequest.ProtoReflect.Descriptor instead.
+func (*ImportVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ImportVolumeRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ImportVolumeRequest) GetRef() *ObjectRef {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *ImportVolumeRequest) GetExisting() string {
+	if x != nil {
+		return x.Existing
+	}
+	return ""
+}
+
+func (x *ImportVolumeRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+type ListImportableRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Backend       string                 `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"`
+	Pool          string                 `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
+	After         string                 `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"` // a name
+	Limit         int32                  `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImportableRequest) Reset() {
+	*x = ListImportableRequest{}
+	mi := &file_dock_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImportableRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImportableRequest) ProtoMessage() {}
+
+func (x *ListImportableRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImportableRequest.ProtoReflect.Descriptor instead.
+func (*ListImportableRequest) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListImportableRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ListImportableRequest) GetBackend() string {
+	if x != nil {
+		return x.Backend
+	}
+	return ""
+}
+
+func (x *ListImportableRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ListImportableRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *ListImportableRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// Importable is a volume of the backend that could be imported.
+type Importable struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Pool          string                 `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Obstacle      string                 `protobuf:"bytes,4,opt,name=obstacle,proto3" json:"obstacle,omitempty"` // not empty: why it cannot be now
+	Adds          int64                  `protobuf:"varint,5,opt,name=adds,proto3" json:"adds,omitempty"`        // by how much the pool's total grows with it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Importable) Reset() {
+	*x = Importable{}
+	mi := &file_dock_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Importable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Importable) ProtoMessage() {}
+
+func (x *Importable) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Importable.ProtoReflect.Descriptor instead.
+func (*Importable) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Importable) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Importable) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Importable) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Importable) GetObstacle() string {
+	if x != nil {
+		return x.Obstacle
+	}
+	return ""
+}
+
+func (x *Importable) GetAdds() int64 {
+	if x != nil {
+		return x.Adds
+	}
+	return 0
+}
+
+type ImportableList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volumes       []*Importable          `protobuf:"bytes,1,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportableList) Reset() {
+	*x = ImportableList{}
+	mi := &file_dock_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportableList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportableList) ProtoMessage() {}
+
+func (x *ImportableList) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportableList.ProtoReflect.Descriptor instead.
+func (*ImportableList) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ImportableList) GetVolumes() []*Importable {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
 type CreateSnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -574,7 +909,7 @@ type CreateSnapshotRequest struct {
 
 func (x *CreateSnapshotRequest) Reset() {
 	*x = CreateSnapshotRequest{}
-	mi := &file_dock_proto_msgTypes[8]
+	mi := &file_dock_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +921,7 @@ func (x *CreateSnapshotRequest) String() string {
 func (*CreateSnapshotRequest) ProtoMessage() {}
 
 func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[8]
+	mi := &file_dock_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +934,7 @@ func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{8}
+	return file_dock_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateSnapshotRequest) GetCall() *Call {
@@ -655,7 +990,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_dock_proto_msgTypes[9]
+	mi := &file_dock_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +1002,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[9]
+	mi := &file_dock_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +1015,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{9}
+	return file_dock_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExportRequest) GetCall() *Call {
@@ -759,7 +1094,7 @@ type UnexportRequest struct {
 
 func (x *UnexportRequest) Reset() {
 	*x = UnexportRequest{}
-	mi := &file_dock_proto_msgTypes[10]
+	mi := &file_dock_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +1106,7 @@ func (x *UnexportRequest) String() string {
 func (*UnexportRequest) ProtoMessage() {}
 
 func (x *UnexportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[10]
+	mi := &file_dock_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +1119,7 @@ func (x *UnexportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnexportRequest.ProtoReflect.Descriptor instead.
 func (*UnexportRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{10}
+	return file_dock_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UnexportRequest) GetCall() *Call {
@@ -830,7 +1165,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_dock_proto_msgTypes[11]
+	mi := &file_dock_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1177,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[11]
+	mi := &file_dock_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1190,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{11}
+	return file_dock_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AttachRequest) GetCall() *Call {
@@ -915,7 +1250,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_dock_proto_msgTypes[12]
+	mi := &file_dock_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1262,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[12]
+	mi := &file_dock_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1275,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{12}
+	return file_dock_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DetachRequest) GetCall() *Call {
@@ -992,7 +1327,7 @@ type ResizeDeviceRequest struct {
 
 func (x *ResizeDeviceRequest) Reset() {
 	*x = ResizeDeviceRequest{}
-	mi := &file_dock_proto_msgTypes[13]
+	mi := &file_dock_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1339,7 @@ func (x *ResizeDeviceRequest) String() string {
 func (*ResizeDeviceRequest) ProtoMessage() {}
 
 func (x *ResizeDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[13]
+	mi := &file_dock_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1352,7 @@ func (x *ResizeDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeDeviceRequest.ProtoReflect.Descriptor instead.
 func (*ResizeDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{13}
+	return file_dock_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResizeDeviceRequest) GetCall() *Call {
@@ -1067,7 +1402,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_dock_proto_msgTypes[14]
+	mi := &file_dock_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1414,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[14]
+	mi := &file_dock_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1427,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{14}
+	return file_dock_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRequest) GetBackend() string {
@@ -1141,7 +1476,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_dock_proto_msgTypes[15]
+	mi := &file_dock_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1488,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[15]
+	mi := &file_dock_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1501,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{15}
+	return file_dock_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Volume) GetId() string {
@@ -1248,7 +1583,7 @@ type VolumeList struct {
 
 func (x *VolumeList) Reset() {
 	*x = VolumeList{}
-	mi := &file_dock_proto_msgTypes[16]
+	mi := &file_dock_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1595,7 @@ func (x *VolumeList) String() string {
 func (*VolumeList) ProtoMessage() {}
 
 func (x *VolumeList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[16]
+	mi := &file_dock_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1608,7 @@ func (x *VolumeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeList.ProtoReflect.Descriptor instead.
 func (*VolumeList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{16}
+	return file_dock_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VolumeList) GetVolumes() []*Volume {
@@ -1300,7 +1635,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_dock_proto_msgTypes[17]
+	mi := &file_dock_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1647,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[17]
+	mi := &file_dock_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1660,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{17}
+	return file_dock_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Snapshot) GetId() string {
@@ -1400,7 +1735,7 @@ type SnapshotList struct {
 
 func (x *SnapshotList) Reset() {
 	*x = SnapshotList{}
-	mi := &file_dock_proto_msgTypes[18]
+	mi := &file_dock_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1747,7 @@ func (x *SnapshotList) String() string {
 func (*SnapshotList) ProtoMessage() {}
 
 func (x *SnapshotList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[18]
+	mi := &file_dock_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1760,7 @@ func (x *SnapshotList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotList.ProtoReflect.Descriptor instead.
 func (*SnapshotList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{18}
+	return file_dock_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotList) GetSnapshots() []*Snapshot {
@@ -1445,7 +1780,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_dock_proto_msgTypes[19]
+	mi := &file_dock_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1792,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[19]
+	mi := &file_dock_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1805,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{19}
+	return file_dock_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Connection) GetType() string {
@@ -1500,7 +1835,7 @@ type LiveExport struct {
 
 func (x *LiveExport) Reset() {
 	*x = LiveExport{}
-	mi := &file_dock_proto_msgTypes[20]
+	mi := &file_dock_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1847,7 @@ func (x *LiveExport) String() string {
 func (*LiveExport) ProtoMessage() {}
 
 func (x *LiveExport) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[20]
+	mi := &file_dock_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1860,7 @@ func (x *LiveExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveExport.ProtoReflect.Descriptor instead.
 func (*LiveExport) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{20}
+	return file_dock_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LiveExport) GetAttachmentId() string {
@@ -1572,7 +1907,7 @@ type ExportList struct {
 
 func (x *ExportList) Reset() {
 	*x = ExportList{}
-	mi := &file_dock_proto_msgTypes[21]
+	mi := &file_dock_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1919,7 @@ func (x *ExportList) String() string {
 func (*ExportList) ProtoMessage() {}
 
 func (x *ExportList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[21]
+	mi := &file_dock_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1932,7 @@ func (x *ExportList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportList.ProtoReflect.Descriptor instead.
 func (*ExportList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{21}
+	return file_dock_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExportList) GetExports() []*LiveExport {
@@ -1624,7 +1959,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_dock_proto_msgTypes[22]
+	mi := &file_dock_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1971,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[22]
+	mi := &file_dock_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1984,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{22}
+	return file_dock_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Device) GetAttachmentId() string {
@@ -1703,7 +2038,7 @@ type DeviceList struct {
 
 func (x *DeviceList) Reset() {
 	*x = DeviceList{}
-	mi := &file_dock_proto_msgTypes[23]
+	mi := &file_dock_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +2050,7 @@ func (x *DeviceList) String() string {
 func (*DeviceList) ProtoMessage() {}
 
 func (x *DeviceList) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[23]
+	mi := &file_dock_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +2063,7 @@ func (x *DeviceList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceList.ProtoReflect.Descriptor instead.
 func (*DeviceList) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{23}
+	return file_dock_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeviceList) GetDevices() []*Device {
@@ -1749,7 +2084,7 @@ type Initiator struct {
 
 func (x *Initiator) Reset() {
 	*x = Initiator{}
-	mi := &file_dock_proto_msgTypes[24]
+	mi := &file_dock_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +2096,7 @@ func (x *Initiator) String() string {
 func (*Initiator) ProtoMessage() {}
 
 func (x *Initiator) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[24]
+	mi := &file_dock_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +2109,7 @@ func (x *Initiator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initiator.ProtoReflect.Descriptor instead.
 func (*Initiator) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{24}
+	return file_dock_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Initiator) GetPortName() string {
@@ -1807,7 +2142,7 @@ type DockMessage struct {
 
 func (x *DockMessage) Reset() {
 	*x = DockMessage{}
-	mi := &file_dock_proto_msgTypes[25]
+	mi := &file_dock_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2154,7 @@ func (x *DockMessage) String() string {
 func (*DockMessage) ProtoMessage() {}
 
 func (x *DockMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[25]
+	mi := &file_dock_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2167,7 @@ func (x *DockMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DockMessage.ProtoReflect.Descriptor instead.
 func (*DockMessage) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{25}
+	return file_dock_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DockMessage) GetHello() *Hello {
@@ -1886,7 +2221,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_dock_proto_msgTypes[26]
+	mi := &file_dock_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +2233,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[26]
+	mi := &file_dock_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2246,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{26}
+	return file_dock_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Hello) GetDockId() string {
@@ -2014,13 +2349,14 @@ type Pool struct {
 	Extras           []byte                 `protobuf:"bytes,12,opt,name=extras,proto3" json:"extras,omitempty"` // JSON of model.PoolExtras
 	Unusable         string                 `protobuf:"bytes,13,opt,name=unusable,proto3" json:"unusable,omitempty"`
 	Abilities        []string               `protobuf:"bytes,14,rep,name=abilities,proto3" json:"abilities,omitempty"`
+	Fills            []*Fill                `protobuf:"bytes,15,rep,name=fills,proto3" json:"fills,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_dock_proto_msgTypes[27]
+	mi := &file_dock_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2368,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[27]
+	mi := &file_dock_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2381,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{27}
+	return file_dock_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Pool) GetId() string {
@@ -2146,6 +2482,82 @@ func (x *Pool) GetAbilities() []string {
 	return nil
 }
 
+func (x *Pool) GetFills() []*Fill {
+	if x != nil {
+		return x.Fills
+	}
+	return nil
+}
+
+// Fill is how full a part of a pool is that can run full by itself; 0 to 1.
+type Fill struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            string                 `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"` // data, metadata
+	Used          float64                `protobuf:"fixed64,2,opt,name=used,proto3" json:"used,omitempty"`
+	Warn          float64                `protobuf:"fixed64,3,opt,name=warn,proto3" json:"warn,omitempty"` // 0: none
+	Stop          float64                `protobuf:"fixed64,4,opt,name=stop,proto3" json:"stop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fill) Reset() {
+	*x = Fill{}
+	mi := &file_dock_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fill) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fill) ProtoMessage() {}
+
+func (x *Fill) ProtoReflect() protoreflect.Message {
+	mi := &file_dock_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fill.ProtoReflect.Descriptor instead.
+func (*Fill) Descriptor() ([]byte, []int) {
+	return file_dock_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Fill) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *Fill) GetUsed() float64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Fill) GetWarn() float64 {
+	if x != nil {
+		return x.Warn
+	}
+	return 0
+}
+
+func (x *Fill) GetStop() float64 {
+	if x != nil {
+		return x.Stop
+	}
+	return 0
+}
+
 type Welcome struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -2162,7 +2574,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_dock_proto_msgTypes[28]
+	mi := &file_dock_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2174,7 +2586,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_dock_proto_msgTypes[28]
+	mi := &file_dock_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2187,7 +2599,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_dock_proto_rawDescGZIP(), []int{28}
+	return file_dock_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -2239,11 +2651,16 @@ const file_dock_proto_rawDesc = "" +
 	"\atask_id\x18\x04 \x01(\tR\x06taskId\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x05 \x01(\tR\tclusterId\"\a\n" +
-	"\x05Empty\"Q\n" +
+	"\x05Empty\"\x85\x01\n" +
 	"\vErrorDetail\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
-	"\x05field\x18\x03 \x01(\tR\x05field\"\xf3\x01\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field\x122\n" +
+	"\bprogress\x18\x04 \x01(\v2\x16.osds.dock.v1.ProgressR\bprogress\"H\n" +
+	"\bProgress\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\"\xf3\x01\n" +
 	"\tObjectRef\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12\x12\n" +
@@ -2274,7 +2691,27 @@ const file_dock_proto_rawDesc = "" +
 	"\x13RevertVolumeRequest\x12&\n" +
 	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12/\n" +
 	"\x06volume\x18\x02 \x01(\v2\x17.osds.dock.v1.ObjectRefR\x06volume\x123\n" +
-	"\bsnapshot\x18\x03 \x01(\v2\x17.osds.dock.v1.ObjectRefR\bsnapshot\"\xcc\x01\n" +
+	"\bsnapshot\x18\x03 \x01(\v2\x17.osds.dock.v1.ObjectRefR\bsnapshot\"\xa1\x01\n" +
+	"\x13ImportVolumeRequest\x12&\n" +
+	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12)\n" +
+	"\x03ref\x18\x02 \x01(\v2\x17.osds.dock.v1.ObjectRefR\x03ref\x12\x1a\n" +
+	"\bexisting\x18\x03 \x01(\tR\bexisting\x12\x1b\n" +
+	"\ttenant_id\x18\x04 \x01(\tR\btenantId\"\x99\x01\n" +
+	"\x15ListImportableRequest\x12&\n" +
+	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12\x18\n" +
+	"\abackend\x18\x02 \x01(\tR\abackend\x12\x12\n" +
+	"\x04pool\x18\x03 \x01(\tR\x04pool\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x05R\x05limit\"x\n" +
+	"\n" +
+	"Importable\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x1a\n" +
+	"\bobstacle\x18\x04 \x01(\tR\bobstacle\x12\x12\n" +
+	"\x04adds\x18\x05 \x01(\x03R\x04adds\"D\n" +
+	"\x0eImportableList\x122\n" +
+	"\avolumes\x18\x01 \x03(\v2\x18.osds.dock.v1.ImportableR\avolumes\"\xcc\x01\n" +
 	"\x15CreateSnapshotRequest\x12&\n" +
 	"\x04call\x18\x01 \x01(\v2\x12.osds.dock.v1.CallR\x04call\x12)\n" +
 	"\x03ref\x18\x02 \x01(\v2\x17.osds.dock.v1.ObjectRefR\x03ref\x12\x12\n" +
@@ -2417,7 +2854,7 @@ const file_dock_proto_rawDesc = "" +
 	"\taddresses\x18\f \x03(\tR\taddresses\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x03\n" +
 	"\x04Pool\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -2433,14 +2870,21 @@ const file_dock_proto_rawDesc = "" +
 	"\fmulti_attach\x18\v \x01(\bR\vmultiAttach\x12\x16\n" +
 	"\x06extras\x18\f \x01(\fR\x06extras\x12\x1a\n" +
 	"\bunusable\x18\r \x01(\tR\bunusable\x12\x1c\n" +
-	"\tabilities\x18\x0e \x03(\tR\tabilities\"\x89\x01\n" +
+	"\tabilities\x18\x0e \x03(\tR\tabilities\x12(\n" +
+	"\x05fills\x18\x0f \x03(\v2\x12.osds.dock.v1.FillR\x05fills\"R\n" +
+	"\x04Fill\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\tR\x02of\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\x01R\x04used\x12\x12\n" +
+	"\x04warn\x18\x03 \x01(\x01R\x04warn\x12\x12\n" +
+	"\x04stop\x18\x04 \x01(\x01R\x04stop\"\x89\x01\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
 	"\abeat_ms\x18\x02 \x01(\x05R\x06beatMs\x12\x18\n" +
 	"\arefused\x18\x03 \x01(\tR\arefused\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x03R\x05epoch2\x91\t\n" +
+	"\x05epoch\x18\x05 \x01(\x03R\x05epoch2\xf2\n" +
+	"\n" +
 	"\x04Dock\x12G\n" +
 	"\fCreateVolume\x12!.osds.dock.v1.CreateVolumeRequest\x1a\x14.osds.dock.v1.Volume\x12@\n" +
 	"\fDeleteVolume\x12\x1b.osds.dock.v1.ObjectRequest\x1a\x13.osds.dock.v1.Empty\x12>\n" +
@@ -2451,7 +2895,10 @@ const file_dock_proto_rawDesc = "" +
 	"\x0eCreateSnapshot\x12#.osds.dock.v1.CreateSnapshotRequest\x1a\x16.osds.dock.v1.Snapshot\x12B\n" +
 	"\x0eDeleteSnapshot\x12\x1b.osds.dock.v1.ObjectRequest\x1a\x13.osds.dock.v1.Empty\x12B\n" +
 	"\vGetSnapshot\x12\x1b.osds.dock.v1.ObjectRequest\x1a\x16.osds.dock.v1.Snapshot\x12F\n" +
-	"\rListSnapshots\x12\x19.osds.dock.v1.ListRequest\x1a\x1a.osds.dock.v1.SnapshotList\x12?\n" +
+	"\rListSnapshots\x12\x19.osds.dock.v1.ListRequest\x1a\x1a.osds.dock.v1.SnapshotList\x12S\n" +
+	"\x0eListImportable\x12#.osds.dock.v1.ListImportableRequest\x1a\x1c.osds.dock.v1.ImportableList\x12G\n" +
+	"\fImportVolume\x12!.osds.dock.v1.ImportVolumeRequest\x1a\x14.osds.dock.v1.Volume\x12A\n" +
+	"\rReleaseVolume\x12\x1b.osds.dock.v1.ObjectRequest\x1a\x13.osds.dock.v1.Empty\x12?\n" +
 	"\x06Export\x12\x1b.osds.dock.v1.ExportRequest\x1a\x18.osds.dock.v1.Connection\x12>\n" +
 	"\bUnexport\x12\x1d.osds.dock.v1.UnexportRequest\x1a\x13.osds.dock.v1.Empty\x12B\n" +
 	"\vListExports\x12\x19.osds.dock.v1.ListRequest\x1a\x18.osds.dock.v1.ExportList\x12;\n" +
@@ -2474,123 +2921,141 @@ func file_dock_proto_rawDescGZIP() []byte {
 	return file_dock_proto_rawDescData
 }
 
-var file_dock_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_dock_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_dock_proto_goTypes = []any{
 	(*Call)(nil),                  // 0: osds.dock.v1.Call
 	(*Empty)(nil),                 // 1: osds.dock.v1.Empty
 	(*ErrorDetail)(nil),           // 2: osds.dock.v1.ErrorDetail
-	(*ObjectRef)(nil),             // 3: osds.dock.v1.ObjectRef
-	(*ObjectRequest)(nil),         // 4: osds.dock.v1.ObjectRequest
-	(*CreateVolumeRequest)(nil),   // 5: osds.dock.v1.CreateVolumeRequest
-	(*ExpandVolumeRequest)(nil),   // 6: osds.dock.v1.ExpandVolumeRequest
-	(*RevertVolumeRequest)(nil),   // 7: osds.dock.v1.RevertVolumeRequest
-	(*CreateSnapshotRequest)(nil), // 8: osds.dock.v1.CreateSnapshotRequest
-	(*ExportRequest)(nil),         // 9: osds.dock.v1.ExportRequest
-	(*UnexportRequest)(nil),       // 10: osds.dock.v1.UnexportRequest
-	(*AttachRequest)(nil),         // 11: osds.dock.v1.AttachRequest
-	(*DetachRequest)(nil),         // 12: osds.dock.v1.DetachRequest
-	(*ResizeDeviceRequest)(nil),   // 13: osds.dock.v1.ResizeDeviceRequest
-	(*ListRequest)(nil),           // 14: osds.dock.v1.ListRequest
-	(*Volume)(nil),                // 15: osds.dock.v1.Volume
-	(*VolumeList)(nil),            // 16: osds.dock.v1.VolumeList
-	(*Snapshot)(nil),              // 17: osds.dock.v1.Snapshot
-	(*SnapshotList)(nil),          // 18: osds.dock.v1.SnapshotList
-	(*Connection)(nil),            // 19: osds.dock.v1.Connection
-	(*LiveExport)(nil),            // 20: osds.dock.v1.LiveExport
-	(*ExportList)(nil),            // 21: osds.dock.v1.ExportList
-	(*Device)(nil),                // 22: osds.dock.v1.Device
-	(*DeviceList)(nil),            // 23: osds.dock.v1.DeviceList
-	(*Initiator)(nil),             // 24: osds.dock.v1.Initiator
-	(*DockMessage)(nil),           // 25: osds.dock.v1.DockMessage
-	(*Hello)(nil),                 // 26: osds.dock.v1.Hello
-	(*Pool)(nil),                  // 27: osds.dock.v1.Pool
-	(*Welcome)(nil),               // 28: osds.dock.v1.Welcome
-	nil,                           // 29: osds.dock.v1.ObjectRef.BackendDataEntry
-	nil,                           // 30: osds.dock.v1.Volume.BackendDataEntry
-	nil,                           // 31: osds.dock.v1.Snapshot.BackendDataEntry
-	nil,                           // 32: osds.dock.v1.DockMessage.OutOfServiceEntry
-	nil,                           // 33: osds.dock.v1.Hello.MetadataEntry
-	(*structpb.Struct)(nil),       // 34: google.protobuf.Struct
+	(*Progress)(nil),              // 3: osds.dock.v1.Progress
+	(*ObjectRef)(nil),             // 4: osds.dock.v1.ObjectRef
+	(*ObjectRequest)(nil),         // 5: osds.dock.v1.ObjectRequest
+	(*CreateVolumeRequest)(nil),   // 6: osds.dock.v1.CreateVolumeRequest
+	(*ExpandVolumeRequest)(nil),   // 7: osds.dock.v1.ExpandVolumeRequest
+	(*RevertVolumeRequest)(nil),   // 8: osds.dock.v1.RevertVolumeRequest
+	(*ImportVolumeRequest)(nil),   // 9: osds.dock.v1.ImportVolumeRequest
+	(*ListImportableRequest)(nil), // 10: osds.dock.v1.ListImportableRequest
+	(*Importable)(nil),            // 11: osds.dock.v1.Importable
+	(*ImportableList)(nil),        // 12: osds.dock.v1.ImportableList
+	(*CreateSnapshotRequest)(nil), // 13: osds.dock.v1.CreateSnapshotRequest
+	(*ExportRequest)(nil),         // 14: osds.dock.v1.ExportRequest
+	(*UnexportRequest)(nil),       // 15: osds.dock.v1.UnexportRequest
+	(*AttachRequest)(nil),         // 16: osds.dock.v1.AttachRequest
+	(*DetachRequest)(nil),         // 17: osds.dock.v1.DetachRequest
+	(*ResizeDeviceRequest)(nil),   // 18: osds.dock.v1.ResizeDeviceRequest
+	(*ListRequest)(nil),           // 19: osds.dock.v1.ListRequest
+	(*Volume)(nil),                // 20: osds.dock.v1.Volume
+	(*VolumeList)(nil),            // 21: osds.dock.v1.VolumeList
+	(*Snapshot)(nil),              // 22: osds.dock.v1.Snapshot
+	(*SnapshotList)(nil),          // 23: osds.dock.v1.SnapshotList
+	(*Connection)(nil),            // 24: osds.dock.v1.Connection
+	(*LiveExport)(nil),            // 25: osds.dock.v1.LiveExport
+	(*ExportList)(nil),            // 26: osds.dock.v1.ExportList
+	(*Device)(nil),                // 27: osds.dock.v1.Device
+	(*DeviceList)(nil),            // 28: osds.dock.v1.DeviceList
+	(*Initiator)(nil),             // 29: osds.dock.v1.Initiator
+	(*DockMessage)(nil),           // 30: osds.dock.v1.DockMessage
+	(*Hello)(nil),                 // 31: osds.dock.v1.Hello
+	(*Pool)(nil),                  // 32: osds.dock.v1.Pool
+	(*Fill)(nil),                  // 33: osds.dock.v1.Fill
+	(*Welcome)(nil),               // 34: osds.dock.v1.Welcome
+	nil,                           // 35: osds.dock.v1.ObjectRef.BackendDataEntry
+	nil,                           // 36: osds.dock.v1.Volume.BackendDataEntry
+	nil,                           // 37: osds.dock.v1.Snapshot.BackendDataEntry
+	nil,                           // 38: osds.dock.v1.DockMessage.OutOfServiceEntry
+	nil,                           // 39: osds.dock.v1.Hello.MetadataEntry
+	(*structpb.Struct)(nil),       // 40: google.protobuf.Struct
 }
 var file_dock_proto_depIdxs = []int32{
-	29, // 0: osds.dock.v1.ObjectRef.backend_data:type_name -> osds.dock.v1.ObjectRef.BackendDataEntry
-	0,  // 1: osds.dock.v1.ObjectRequest.call:type_name -> osds.dock.v1.Call
-	3,  // 2: osds.dock.v1.ObjectRequest.ref:type_name -> osds.dock.v1.ObjectRef
-	0,  // 3: osds.dock.v1.CreateVolumeRequest.call:type_name -> osds.dock.v1.Call
-	3,  // 4: osds.dock.v1.CreateVolumeRequest.ref:type_name -> osds.dock.v1.ObjectRef
-	3,  // 5: osds.dock.v1.CreateVolumeRequest.source_snapshot:type_name -> osds.dock.v1.ObjectRef
-	3,  // 6: osds.dock.v1.CreateVolumeRequest.source_volume:type_name -> osds.dock.v1.ObjectRef
-	0,  // 7: osds.dock.v1.ExpandVolumeRequest.call:type_name -> osds.dock.v1.Call
-	3,  // 8: osds.dock.v1.ExpandVolumeRequest.ref:type_name -> osds.dock.v1.ObjectRef
-	0,  // 9: osds.dock.v1.RevertVolumeRequest.call:type_name -> osds.dock.v1.Call
-	3,  // 10: osds.dock.v1.RevertVolumeRequest.volume:type_name -> osds.dock.v1.ObjectRef
-	3,  // 11: osds.dock.v1.RevertVolumeRequest.snapshot:type_name -> osds.dock.v1.ObjectRef
-	0,  // 12: osds.dock.v1.CreateSnapshotRequest.call:type_name -> osds.dock.v1.Call
-	3,  // 13: osds.dock.v1.CreateSnapshotRequest.ref:type_name -> osds.dock.v1.ObjectRef
-	3,  // 14: osds.dock.v1.CreateSnapshotRequest.volume:type_name -> osds.dock.v1.ObjectRef
-	0,  // 15: osds.dock.v1.ExportRequest.call:type_name -> osds.dock.v1.Call
-	3,  // 16: osds.dock.v1.ExportRequest.volume:type_name -> osds.dock.v1.ObjectRef
-	0,  // 17: osds.dock.v1.UnexportRequest.call:type_name -> osds.dock.v1.Call
-	3,  // 18: osds.dock.v1.UnexportRequest.volume:type_name -> osds.dock.v1.ObjectRef
-	0,  // 19: osds.dock.v1.AttachRequest.call:type_name -> osds.dock.v1.Call
-	19, // 20: osds.dock.v1.AttachRequest.connection:type_name -> osds.dock.v1.Connection
-	0,  // 21: osds.dock.v1.DetachRequest.call:type_name -> osds.dock.v1.Call
-	19, // 22: osds.dock.v1.DetachRequest.connection:type_name -> osds.dock.v1.Connection
-	0,  // 23: osds.dock.v1.ResizeDeviceRequest.call:type_name -> osds.dock.v1.Call
-	0,  // 24: osds.dock.v1.ListRequest.call:type_name -> osds.dock.v1.Call
-	30, // 25: osds.dock.v1.Volume.backend_data:type_name -> osds.dock.v1.Volume.BackendDataEntry
-	15, // 26: osds.dock.v1.VolumeList.volumes:type_name -> osds.dock.v1.Volume
-	31, // 27: osds.dock.v1.Snapshot.backend_data:type_name -> osds.dock.v1.Snapshot.BackendDataEntry
-	17, // 28: osds.dock.v1.SnapshotList.snapshots:type_name -> osds.dock.v1.Snapshot
-	34, // 29: osds.dock.v1.Connection.data:type_name -> google.protobuf.Struct
-	20, // 30: osds.dock.v1.ExportList.exports:type_name -> osds.dock.v1.LiveExport
-	22, // 31: osds.dock.v1.DeviceList.devices:type_name -> osds.dock.v1.Device
-	26, // 32: osds.dock.v1.DockMessage.hello:type_name -> osds.dock.v1.Hello
-	27, // 33: osds.dock.v1.DockMessage.pools:type_name -> osds.dock.v1.Pool
-	32, // 34: osds.dock.v1.DockMessage.out_of_service:type_name -> osds.dock.v1.DockMessage.OutOfServiceEntry
-	33, // 35: osds.dock.v1.Hello.metadata:type_name -> osds.dock.v1.Hello.MetadataEntry
-	24, // 36: osds.dock.v1.Hello.initiators:type_name -> osds.dock.v1.Initiator
-	5,  // 37: osds.dock.v1.Dock.CreateVolume:input_type -> osds.dock.v1.CreateVolumeRequest
-	4,  // 38: osds.dock.v1.Dock.DeleteVolume:input_type -> osds.dock.v1.ObjectRequest
-	4,  // 39: osds.dock.v1.Dock.GetVolume:input_type -> osds.dock.v1.ObjectRequest
-	14, // 40: osds.dock.v1.Dock.ListVolumes:input_type -> osds.dock.v1.ListRequest
-	6,  // 41: osds.dock.v1.Dock.ExpandVolume:input_type -> osds.dock.v1.ExpandVolumeRequest
-	7,  // 42: osds.dock.v1.Dock.RevertVolume:input_type -> osds.dock.v1.RevertVolumeRequest
-	8,  // 43: osds.dock.v1.Dock.CreateSnapshot:input_type -> osds.dock.v1.CreateSnapshotRequest
-	4,  // 44: osds.dock.v1.Dock.DeleteSnapshot:input_type -> osds.dock.v1.ObjectRequest
-	4,  // 45: osds.dock.v1.Dock.GetSnapshot:input_type -> osds.dock.v1.ObjectRequest
-	14, // 46: osds.dock.v1.Dock.ListSnapshots:input_type -> osds.dock.v1.ListRequest
-	9,  // 47: osds.dock.v1.Dock.Export:input_type -> osds.dock.v1.ExportRequest
-	10, // 48: osds.dock.v1.Dock.Unexport:input_type -> osds.dock.v1.UnexportRequest
-	14, // 49: osds.dock.v1.Dock.ListExports:input_type -> osds.dock.v1.ListRequest
-	11, // 50: osds.dock.v1.Dock.Attach:input_type -> osds.dock.v1.AttachRequest
-	12, // 51: osds.dock.v1.Dock.Detach:input_type -> osds.dock.v1.DetachRequest
-	13, // 52: osds.dock.v1.Dock.ResizeDevice:input_type -> osds.dock.v1.ResizeDeviceRequest
-	14, // 53: osds.dock.v1.Dock.ListDevices:input_type -> osds.dock.v1.ListRequest
-	25, // 54: osds.dock.v1.Registry.Session:input_type -> osds.dock.v1.DockMessage
-	15, // 55: osds.dock.v1.Dock.CreateVolume:output_type -> osds.dock.v1.Volume
-	1,  // 56: osds.dock.v1.Dock.DeleteVolume:output_type -> osds.dock.v1.Empty
-	15, // 57: osds.dock.v1.Dock.GetVolume:output_type -> osds.dock.v1.Volume
-	16, // 58: osds.dock.v1.Dock.ListVolumes:output_type -> osds.dock.v1.VolumeList
-	15, // 59: osds.dock.v1.Dock.ExpandVolume:output_type -> osds.dock.v1.Volume
-	15, // 60: osds.dock.v1.Dock.RevertVolume:output_type -> osds.dock.v1.Volume
-	17, // 61: osds.dock.v1.Dock.CreateSnapshot:output_type -> osds.dock.v1.Snapshot
-	1,  // 62: osds.dock.v1.Dock.DeleteSnapshot:output_type -> osds.dock.v1.Empty
-	17, // 63: osds.dock.v1.Dock.GetSnapshot:output_type -> osds.dock.v1.Snapshot
-	18, // 64: osds.dock.v1.Dock.ListSnapshots:output_type -> osds.dock.v1.SnapshotList
-	19, // 65: osds.dock.v1.Dock.Export:output_type -> osds.dock.v1.Connection
-	1,  // 66: osds.dock.v1.Dock.Unexport:output_type -> osds.dock.v1.Empty
-	21, // 67: osds.dock.v1.Dock.ListExports:output_type -> osds.dock.v1.ExportList
-	22, // 68: osds.dock.v1.Dock.Attach:output_type -> osds.dock.v1.Device
-	1,  // 69: osds.dock.v1.Dock.Detach:output_type -> osds.dock.v1.Empty
-	22, // 70: osds.dock.v1.Dock.ResizeDevice:output_type -> osds.dock.v1.Device
-	23, // 71: osds.dock.v1.Dock.ListDevices:output_type -> osds.dock.v1.DeviceList
-	28, // 72: osds.dock.v1.Registry.Session:output_type -> osds.dock.v1.Welcome
-	55, // [55:73] is the sub-list for method output_type
-	37, // [37:55] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	3,  // 0: osds.dock.v1.ErrorDetail.progress:type_name -> osds.dock.v1.Progress
+	35, // 1: osds.dock.v1.ObjectRef.backend_data:type_name -> osds.dock.v1.ObjectRef.BackendDataEntry
+	0,  // 2: osds.dock.v1.ObjectRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 3: osds.dock.v1.ObjectRequest.ref:type_name -> osds.dock.v1.ObjectRef
+	0,  // 4: osds.dock.v1.CreateVolumeRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 5: osds.dock.v1.CreateVolumeRequest.ref:type_name -> osds.dock.v1.ObjectRef
+	4,  // 6: osds.dock.v1.CreateVolumeRequest.source_snapshot:type_name -> osds.dock.v1.ObjectRef
+	4,  // 7: osds.dock.v1.CreateVolumeRequest.source_volume:type_name -> osds.dock.v1.ObjectRef
+	0,  // 8: osds.dock.v1.ExpandVolumeRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 9: osds.dock.v1.ExpandVolumeRequest.ref:type_name -> osds.dock.v1.ObjectRef
+	0,  // 10: osds.dock.v1.RevertVolumeRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 11: osds.dock.v1.RevertVolumeRequest.volume:type_name -> osds.dock.v1.ObjectRef
+	4,  // 12: osds.dock.v1.RevertVolumeRequest.snapshot:type_name -> osds.dock.v1.ObjectRef
+	0,  // 13: osds.dock.v1.ImportVolumeRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 14: osds.dock.v1.ImportVolumeRequest.ref:type_name -> osds.dock.v1.ObjectRef
+	0,  // 15: osds.dock.v1.ListImportableRequest.call:type_name -> osds.dock.v1.Call
+	11, // 16: osds.dock.v1.ImportableList.volumes:type_name -> osds.dock.v1.Importable
+	0,  // 17: osds.dock.v1.CreateSnapshotRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 18: osds.dock.v1.CreateSnapshotRequest.ref:type_name -> osds.dock.v1.ObjectRef
+	4,  // 19: osds.dock.v1.CreateSnapshotRequest.volume:type_name -> osds.dock.v1.ObjectRef
+	0,  // 20: osds.dock.v1.ExportRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 21: osds.dock.v1.ExportRequest.volume:type_name -> osds.dock.v1.ObjectRef
+	0,  // 22: osds.dock.v1.UnexportRequest.call:type_name -> osds.dock.v1.Call
+	4,  // 23: osds.dock.v1.UnexportRequest.volume:type_name -> osds.dock.v1.ObjectRef
+	0,  // 24: osds.dock.v1.AttachRequest.call:type_name -> osds.dock.v1.Call
+	24, // 25: osds.dock.v1.AttachRequest.connection:type_name -> osds.dock.v1.Connection
+	0,  // 26: osds.dock.v1.DetachRequest.call:type_name -> osds.dock.v1.Call
+	24, // 27: osds.dock.v1.DetachRequest.connection:type_name -> osds.dock.v1.Connection
+	0,  // 28: osds.dock.v1.ResizeDeviceRequest.call:type_name -> osds.dock.v1.Call
+	0,  // 29: osds.dock.v1.ListRequest.call:type_name -> osds.dock.v1.Call
+	36, // 30: osds.dock.v1.Volume.backend_data:type_name -> osds.dock.v1.Volume.BackendDataEntry
+	20, // 31: osds.dock.v1.VolumeList.volumes:type_name -> osds.dock.v1.Volume
+	37, // 32: osds.dock.v1.Snapshot.backend_data:type_name -> osds.dock.v1.Snapshot.BackendDataEntry
+	22, // 33: osds.dock.v1.SnapshotList.snapshots:type_name -> osds.dock.v1.Snapshot
+	40, // 34: osds.dock.v1.Connection.data:type_name -> google.protobuf.Struct
+	25, // 35: osds.dock.v1.ExportList.exports:type_name -> osds.dock.v1.LiveExport
+	27, // 36: osds.dock.v1.DeviceList.devices:type_name -> osds.dock.v1.Device
+	31, // 37: osds.dock.v1.DockMessage.hello:type_name -> osds.dock.v1.Hello
+	32, // 38: osds.dock.v1.DockMessage.pools:type_name -> osds.dock.v1.Pool
+	38, // 39: osds.dock.v1.DockMessage.out_of_service:type_name -> osds.dock.v1.DockMessage.OutOfServiceEntry
+	39, // 40: osds.dock.v1.Hello.metadata:type_name -> osds.dock.v1.Hello.MetadataEntry
+	29, // 41: osds.dock.v1.Hello.initiators:type_name -> osds.dock.v1.Initiator
+	33, // 42: osds.dock.v1.Pool.fills:type_name -> osds.dock.v1.Fill
+	6,  // 43: osds.dock.v1.Dock.CreateVolume:input_type -> osds.dock.v1.CreateVolumeRequest
+	5,  // 44: osds.dock.v1.Dock.DeleteVolume:input_type -> osds.dock.v1.ObjectRequest
+	5,  // 45: osds.dock.v1.Dock.GetVolume:input_type -> osds.dock.v1.ObjectRequest
+	19, // 46: osds.dock.v1.Dock.ListVolumes:input_type -> osds.dock.v1.ListRequest
+	7,  // 47: osds.dock.v1.Dock.ExpandVolume:input_type -> osds.dock.v1.ExpandVolumeRequest
+	8,  // 48: osds.dock.v1.Dock.RevertVolume:input_type -> osds.dock.v1.RevertVolumeRequest
+	13, // 49: osds.dock.v1.Dock.CreateSnapshot:input_type -> osds.dock.v1.CreateSnapshotRequest
+	5,  // 50: osds.dock.v1.Dock.DeleteSnapshot:input_type -> osds.dock.v1.ObjectRequest
+	5,  // 51: osds.dock.v1.Dock.GetSnapshot:input_type -> osds.dock.v1.ObjectRequest
+	19, // 52: osds.dock.v1.Dock.ListSnapshots:input_type -> osds.dock.v1.ListRequest
+	10, // 53: osds.dock.v1.Dock.ListImportable:input_type -> osds.dock.v1.ListImportableRequest
+	9,  // 54: osds.dock.v1.Dock.ImportVolume:input_type -> osds.dock.v1.ImportVolumeRequest
+	5,  // 55: osds.dock.v1.Dock.ReleaseVolume:input_type -> osds.dock.v1.ObjectRequest
+	14, // 56: osds.dock.v1.Dock.Export:input_type -> osds.dock.v1.ExportRequest
+	15, // 57: osds.dock.v1.Dock.Unexport:input_type -> osds.dock.v1.UnexportRequest
+	19, // 58: osds.dock.v1.Dock.ListExports:input_type -> osds.dock.v1.ListRequest
+	16, // 59: osds.dock.v1.Dock.Attach:input_type -> osds.dock.v1.AttachRequest
+	17, // 60: osds.dock.v1.Dock.Detach:input_type -> osds.dock.v1.DetachRequest
+	18, // 61: osds.dock.v1.Dock.ResizeDevice:input_type -> osds.dock.v1.ResizeDeviceRequest
+	19, // 62: osds.dock.v1.Dock.ListDevices:input_type -> osds.dock.v1.ListRequest
+	30, // 63: osds.dock.v1.Registry.Session:input_type -> osds.dock.v1.DockMessage
+	20, // 64: osds.dock.v1.Dock.CreateVolume:output_type -> osds.dock.v1.Volume
+	1,  // 65: osds.dock.v1.Dock.DeleteVolume:output_type -> osds.dock.v1.Empty
+	20, // 66: osds.dock.v1.Dock.GetVolume:output_type -> osds.dock.v1.Volume
+	21, // 67: osds.dock.v1.Dock.ListVolumes:output_type -> osds.dock.v1.VolumeList
+	20, // 68: osds.dock.v1.Dock.ExpandVolume:output_type -> osds.dock.v1.Volume
+	20, // 69: osds.dock.v1.Dock.RevertVolume:output_type -> osds.dock.v1.Volume
+	22, // 70: osds.dock.v1.Dock.CreateSnapshot:output_type -> osds.dock.v1.Snapshot
+	1,  // 71: osds.dock.v1.Dock.DeleteSnapshot:output_type -> osds.dock.v1.Empty
+	22, // 72: osds.dock.v1.Dock.GetSnapshot:output_type -> osds.dock.v1.Snapshot
+	23, // 73: osds.dock.v1.Dock.ListSnapshots:output_type -> osds.dock.v1.SnapshotList
+	12, // 74: osds.dock.v1.Dock.ListImportable:output_type -> osds.dock.v1.ImportableList
+	20, // 75: osds.dock.v1.Dock.ImportVolume:output_type -> osds.dock.v1.Volume
+	1,  // 76: osds.dock.v1.Dock.ReleaseVolume:output_type -> osds.dock.v1.Empty
+	24, // 77: osds.dock.v1.Dock.Export:output_type -> osds.dock.v1.Connection
+	1,  // 78: osds.dock.v1.Dock.Unexport:output_type -> osds.dock.v1.Empty
+	26, // 79: osds.dock.v1.Dock.ListExports:output_type -> osds.dock.v1.ExportList
+	27, // 80: osds.dock.v1.Dock.Attach:output_type -> osds.dock.v1.Device
+	1,  // 81: osds.dock.v1.Dock.Detach:output_type -> osds.dock.v1.Empty
+	27, // 82: osds.dock.v1.Dock.ResizeDevice:output_type -> osds.dock.v1.Device
+	28, // 83: osds.dock.v1.Dock.ListDevices:output_type -> osds.dock.v1.DeviceList
+	34, // 84: osds.dock.v1.Registry.Session:output_type -> osds.dock.v1.Welcome
+	64, // [64:85] is the sub-list for method output_type
+	43, // [43:64] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_dock_proto_init() }
@@ -2604,7 +3069,7 @@ func file_dock_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dock_proto_rawDesc), len(file_dock_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

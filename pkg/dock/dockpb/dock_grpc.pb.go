@@ -33,6 +33,9 @@ const (
 	Dock_DeleteSnapshot_FullMethodName = "/osds.dock.v1.Dock/DeleteSnapshot"
 	Dock_GetSnapshot_FullMethodName    = "/osds.dock.v1.Dock/GetSnapshot"
 	Dock_ListSnapshots_FullMethodName  = "/osds.dock.v1.Dock/ListSnapshots"
+	Dock_ListImportable_FullMethodName = "/osds.dock.v1.Dock/ListImportable"
+	Dock_ImportVolume_FullMethodName   = "/osds.dock.v1.Dock/ImportVolume"
+	Dock_ReleaseVolume_FullMethodName  = "/osds.dock.v1.Dock/ReleaseVolume"
 	Dock_Export_FullMethodName         = "/osds.dock.v1.Dock/Export"
 	Dock_Unexport_FullMethodName       = "/osds.dock.v1.Dock/Unexport"
 	Dock_ListExports_FullMethodName    = "/osds.dock.v1.Dock/ListExports"
@@ -59,6 +62,11 @@ type DockClient interface {
 	DeleteSnapshot(ctx context.Context, in *ObjectRequest, opts ...grpc.CallOption) (*Empty, error)
 	GetSnapshot(ctx context.Context, in *ObjectRequest, opts ...grpc.CallOption) (*Snapshot, error)
 	ListSnapshots(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*SnapshotList, error)
+	// What the backend has and osds has not made, and taking it over. Release is
+	// the way back: the volume is osds's no more, and its data stays.
+	ListImportable(ctx context.Context, in *ListImportableRequest, opts ...grpc.CallOption) (*ImportableList, error)
+	ImportVolume(ctx context.Context, in *ImportVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
+	ReleaseVolume(ctx context.Context, in *ObjectRequest, opts ...grpc.CallOption) (*Empty, error)
 	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (*Connection, error)
 	Unexport(ctx context.Context, in *UnexportRequest, opts ...grpc.CallOption) (*Empty, error)
 	ListExports(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ExportList, error)
@@ -178,6 +186,36 @@ func (c *dockClient) ListSnapshots(ctx context.Context, in *ListRequest, opts ..
 	return out, nil
 }
 
+func (c *dockClient) ListImportable(ctx context.Context, in *ListImportableRequest, opts ...grpc.CallOption) (*ImportableList, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ImportableList)
+	err := c.cc.Invoke(ctx, Dock_ListImportable_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *dockClient) ImportVolume(ctx context.Context, in *ImportVolumeRequest, opts ...grpc.CallOption) (*Volume, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Volume)
+	err := c.cc.Invoke(ctx, Dock_ImportVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *dockClient) ReleaseVolume(ctx context.Context, in *ObjectRequest, opts ...grpc.CallOption) (*Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Empty)
+	err := c.cc.Invoke(ctx, Dock_ReleaseVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *dockClient) Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (*Connection, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Connection)
@@ -265,6 +303,11 @@ type DockServer interface {
 	DeleteSnapshot(context.Context, *ObjectRequest) (*Empty, error)
 	GetSnapshot(context.Context, *ObjectRequest) (*Snapshot, error)
 	ListSnapshots(context.Context, *ListRequest) (*SnapshotList, error)
+	// What the backend has and osds has not made, and taking it over. Release is
+	// the way back: the volume is osds's no more, and its data stays.
+	ListImportable(context.Context, *ListImportableRequest) (*ImportableList, error)
+	ImportVolume(context.Context, *ImportVolumeRequest) (*Volume, error)
+	ReleaseVolume(context.Context, *ObjectRequest) (*Empty, error)
 	Export(context.Context, *ExportRequest) (*Connection, error)
 	Unexport(context.Context, *UnexportRequest) (*Empty, error)
 	ListExports(context.Context, *ListRequest) (*ExportList, error)
@@ -313,6 +356,15 @@ func (UnimplementedDockServer) GetSnapshot(context.Context, *ObjectRequest) (*Sn
 }
 func (UnimplementedDockServer) ListSnapshots(context.Context, *ListRequest) (*SnapshotList, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListSnapshots not implemented")
+}
+func (UnimplementedDockServer) ListImportable(context.Context, *ListImportableRequest) (*ImportableList, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListImportable not implemented")
+}
+func (UnimplementedDockServer) ImportVolume(context.Context, *ImportVolumeRequest) (*Volume, error) {
+	return nil, status.Error(codes.Unimplemented, "method ImportVolume not implemented")
+}
+func (UnimplementedDockServer) ReleaseVolume(context.Context, *ObjectRequest) (*Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseVolume not implemented")
 }
 func (UnimplementedDockServer) Export(context.Context, *ExportRequest) (*Connection, error) {
 	return nil, status.Error(codes.Unimplemented, "method Export not implemented")
@@ -536,6 +588,60 @@ func _Dock_ListSnapshots_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Dock_ListImportable_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListImportableRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DockServer).ListImportable(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dock_ListImportable_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DockServer).ListImportable(ctx, req.(*ListImportableRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Dock_ImportVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImportVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DockServer).ImportVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dock_ImportVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DockServer).ImportVolume(ctx, req.(*ImportVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Dock_ReleaseVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ObjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DockServer).ReleaseVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dock_ReleaseVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DockServer).ReleaseVolume(ctx, req.(*ObjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Dock_Export_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExportRequest)
 	if err := dec(in); err != nil {
@@ -708,6 +814,18 @@ var Dock_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListSnapshots",
 			Handler:    _Dock_ListSnapshots_Handler,
+		},
+		{
+			MethodName: "ListImportable",
+			Handler:    _Dock_ListImportable_Handler,
+		},
+		{
+			MethodName: "ImportVolume",
+			Handler:    _Dock_ImportVolume_Handler,
+		},
+		{
+			MethodName: "ReleaseVolume",
+			Handler:    _Dock_ReleaseVolume_Handler,
 		},
 		{
 			MethodName: "Export",

@@ -23,7 +23,11 @@ func ToStatus(err error) error {
 	e := model.AsError(err)
 	msg := clip(e.Error())
 	st := status.New(e.Kind.GRPCCode(), msg)
-	if with, derr := st.WithDetails(&ErrorDetail{Kind: string(e.Kind), Message: msg, Field: clip(e.Field)}); derr == nil {
+	det := &ErrorDetail{Kind: string(e.Kind), Message: msg, Field: clip(e.Field)}
+	if p := model.ProgressOf(e); p != nil {
+		det.Progress = &Progress{What: clip(p.What), Done: int64(p.Done), Total: int64(p.Total)}
+	}
+	if with, derr := st.WithDetails(det); derr == nil {
 		st = with
 	}
 	return st.Err()
@@ -56,7 +60,11 @@ func FromStatus(err error, sent bool) error {
 	}
 	for _, d := range st.Details() {
 		if det, ok := d.(*ErrorDetail); ok && knownKind(model.Kind(det.GetKind())) {
-			return &model.Error{Kind: model.Kind(det.GetKind()), Message: det.GetMessage(), Field: det.GetField(), Err: cause(st.Code())}
+			e := &model.Error{Kind: model.Kind(det.GetKind()), Message: det.GetMessage(), Field: det.GetField(), Err: cause(st.Code())}
+			if p := det.GetProgress(); p != nil {
+				e.Progress = &model.Progress{What: p.GetWhat(), Done: model.Bytes(p.GetDone()), Total: model.Bytes(p.GetTotal())}
+			}
+			return e
 		}
 	}
 	return &model.Error{Kind: transportKind(st.Code(), sent), Message: st.Message(), Err: cause(st.Code())}

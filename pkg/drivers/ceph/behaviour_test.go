@@ -286,9 +286,10 @@ func TestTrash(t *testing.T) {
 	b.has(v, 1, 0)
 	b.want("rebuild", b.rebuild())
 	b.want("delete", b.d.DeleteVolume(b.ctx(), v))
-	b.d.conf.TrashDelay = 0
-	w := b.volume()
-	b.want("delete", b.d.DeleteVolume(b.ctx(), w))
+	// Another dock, which keeps nothing, does not purge it either.
+	at := newBed(t, "trashDelay: 0s", "")
+	w := at.volume()
+	b.want("delete", at.d.DeleteVolume(b.ctx(), w))
 	b.eventually("purge", func() (bool, error) { in, err := b.trashed(w.ID); return !in, err })
 	if in, err := b.trashed(v.ID); err != nil || !in {
 		t.Errorf("one that is not due: %t, %v", in, err)
@@ -443,7 +444,7 @@ func TestRebuild(t *testing.T) {
 	snap := drivers.CreateSnapshot{ID: model.NewID(), Volume: v, TenantID: "t", ClusterID: "c"}
 	_, err := b.d.CreateSnapshot(b.ctx(), snap)
 	b.want("snapshot", err)
-	b.want("removing the directory's entries", store{b.o.io}.drop(volumeKey+v.ID, snapshotKey+snap.ID))
+	b.want("removing the directory's entries", store{b.o.io, &writer{}}.drop(volumeKey+v.ID, snapshotKey+snap.ID))
 	b.want("close", b.d.Close())
 	b.d = open(t, b.dir)
 	l, err := b.d.ListVolumes(b.ctx(), drivers.Page{})

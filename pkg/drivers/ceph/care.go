@@ -19,13 +19,17 @@ import (
 // Times of the care that goes on in the background.
 const (
 	careEvery  = 30 * time.Second
-	othersAge  = 10 * time.Minute // how long others' images are taken to stay as they are
-	othersMost = 200              // how many of them are looked at in one round
+	careSoon   = 500 * time.Millisecond // after a delete, if there is something to purge
+	countSoon  = 2 * time.Second        // after a delete, if it is only to be counted
+	othersAge  = 10 * time.Minute       // how long others' images are taken to stay as they are
+	othersMost = 200                    // how many of them are looked at in one round
+	othersFew  = 10                     // and in one after deletes
 	// staleTrash is when a note of a delete that has no image in the trash is
 	// forgotten.
 	staleTrash = time.Hour
 )
 
+// wake has the care look at the trash soon.
 func (d *Driver) wake() {
 	select {
 	case d.kick <- struct{}{}:
@@ -36,20 +40,50 @@ func (d *Driver) wake() {
 // care purges the trash, finds images that came back, counts what is not osds's
 // to promise, and notes which clients the hosts have, until ctx ends. Whatever fails is tried again.
 func (d *Driver) care(ctx context.Context) {
-	t := time.NewTicker(careEvery)
+	all := []work{(*space).purge, (*space).rebuild, (*space).countAll, (*space).noteClients}
+	delay, pause := d.conf.TrashDelay, careSoon
+	if delay > careSoon {
+		pause = countSoon
+	}
+	t, soon, later := time.NewTicker(careEvery), time.NewTimer(careSoon), time.NewTimer(delay)
 	defer t.Stop()
+	defer soon.Stop()
+	defer later.Stop()
+	soon.Stop()
+	later.Stop()
+	d.careOnce(ctx, all...)
+	waiting := false
 	for {
-		d.careOnce(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			d.careOnce(ctx, all...)
 		case <-d.kick:
+			// Deletes come in crowds: one round for all of them.
+			if !waiting {
+				waiting = true
+				soon.Reset(pause)
+			}
+			if delay > careSoon && delay < careEvery {
+				later.Reset(delay)
+			}
+		case <-soon.C:
+			waiting = false
+			if delay <= careSoon {
+				d.careOnce(ctx, (*space).purge)
+			}
+			d.careOnce(ctx, (*space).countSome)
+		case <-later.C:
+			d.careOnce(ctx, (*space).purge)
 		}
 	}
 }
 
-func (d *Driver) careOnce(ctx context.Context) {
+// work is a part of the care of one pool.
+type work func(*space, context.Context) error
+
+func (d *Driver) careOnce(ctx context.Context, works ...work) {
 	l, err := d.links.get(ctx)
 	if err != nil {
 		return
@@ -57,8 +91,8 @@ func (d *Driver) careOnce(ctx context.Context) {
 	dead := false
 	for _, n := range d.names {
 		s := d.space(l, d.pools[n])
-		for _, fn := range []func(context.Context) error{s.purge, s.rebuild, s.count, s.noteClients} {
-			if err := fn(ctx); cutOff(err) {
+		for _, fn := range works {
+			if err := fn(s, ctx); cutOff(err) {
 				dead = true
 			}
 			if ctx.Err() != nil {
@@ -72,43 +106,59 @@ func (d *Driver) careOnce(ctx context.Context) {
 // purge removes what is due in the trash and was put there by a delete. What
 // clones still need stays until they are independent, which is seen to.
 func (s *space) purge(ctx context.Context) error {
-	trash, err := rbd.GetTrashList(s.io)
+	var notes []string
+	err := s.dir.all(ctx, trashKey, func(i item) bool {
+		var e trashEntry
+		// What cannot be read is decided by the trash itself.
+		if json.Unmarshal(i.data, &e) != nil || time.Since(e.Deleted) >= s.d.conf.TrashDelay {
+			notes = append(notes, i.id)
+		}
+		return true
+	})
 	if err != nil {
 		return err
 	}
-	there := map[string]bool{}
-	for _, t := range trash {
-		there[t.Id] = true
-		if err := ctx.Err(); err != nil {
-			return err
+	// A clone in the trash goes before its parent: what was busy may not be any
+	// more when others have gone.
+	for gone := true; gone && len(notes) > 0; {
+		gone = false
+		var busy []string
+		for _, rid := range notes {
+			err := s.purgeDue(ctx, rid)
+			switch {
+			case err == nil:
+				gone = true
+			case model.IsKind(fail("", err), model.KindBusy):
+				busy = append(busy, rid)
+			default:
+				return err
+			}
 		}
-		if time.Now().Before(t.DefermentEndTime) {
-			continue
-		}
-		var e trashEntry
-		if ours, err := s.dir.get(trashKey+t.Id, &e); err != nil {
-			return err
-		} else if !ours {
-			continue // somebody else's
-		}
-		if err := s.purgeOne(ctx, t.Id); err != nil && !model.IsKind(fail("", err), model.KindBusy) {
-			return err
-		}
+		notes = busy
 	}
-	// Notes whose image is gone, or never came.
-	var stale []string
-	err = s.dir.all(ctx, trashKey, func(i item) bool {
-		var e trashEntry
-		_ = json.Unmarshal(i.data, &e)
-		if !there[i.id] && time.Since(e.Deleted) > staleTrash {
-			stale = append(stale, trashKey+i.id)
-		}
-		return len(stale) < 1000
-	})
-	if err == nil && len(stale) > 0 {
-		err = s.dir.drop(stale...)
+	return nil
+}
+
+// purgeDue removes an image that is due in the trash, by its note. A note whose
+// image never came there, or was taken out again, goes after a while.
+func (s *space) purgeDue(ctx context.Context, rid string) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	return err
+	until, there, err := s.inTrash(rid)
+	switch {
+	case err != nil:
+		return err
+	case there && time.Now().Before(until):
+		return nil
+	case there:
+		return s.purgeOne(ctx, rid)
+	}
+	var e trashEntry
+	if ours, err := s.dir.get(trashKey+rid, &e); err != nil || !ours || time.Since(e.Deleted) < staleTrash {
+		return err
+	}
+	return s.dir.drop(trashKey + rid)
 }
 
 func (s *space) purgeOne(ctx context.Context, id string) error {
@@ -226,10 +276,19 @@ type counted struct {
 	at    time.Time
 }
 
+// countAll and countSome count; some is what goes on while there are deletes.
+func (s *space) countAll(ctx context.Context) error  { return s.count(ctx, othersMost) }
+func (s *space) countSome(ctx context.Context) error { return s.count(ctx, othersFew) }
+
 // count finds out what the pool holds that is not osds's to promise: the trash,
 // and images that are not ours.
-func (s *space) count(ctx context.Context) error {
+func (s *space) count(ctx context.Context, most int) error {
 	trash, err := rbd.GetTrashList(s.io)
+	if errno(err) == syscall.ERANGE {
+		// More than librbd lists at a time: what osds put there is counted.
+		trash = nil
+		err = s.dir.all(ctx, trashKey, func(i item) bool { trash = append(trash, rbd.TrashInfo{Id: i.id}); return true })
+	}
 	if err != nil {
 		return err
 	}
@@ -245,7 +304,7 @@ func (s *space) count(ctx context.Context) error {
 	looked := 0
 	look := func(key string, age time.Duration, open func() (*rbd.Image, error)) error {
 		c, known := was[key]
-		if known && time.Since(c.at) < age || looked >= othersMost {
+		if known && time.Since(c.at) < age || looked >= most {
 			if known {
 				now[key] = c
 			}
@@ -368,8 +427,18 @@ func (s *space) noteClientsOf(ctx context.Context, attachmentID, volumeID string
 
 // rebuild puts into the directory what says of itself that it is ours and is not
 // there: a directory that was lost, or left behind when images were copied, is
-// made anew.
+// made anew, and so is what a delete that failed has taken out. Another dock may
+// have been deleting the volume just then: what was put in is looked at once more
+// in the next round.
 func (s *space) rebuild(ctx context.Context) error {
+	again := s.adopted
+	s.adopted = nil
+	for _, id := range again {
+		if err := s.disown(ctx, id); err != nil {
+			s.adopted = again
+			return err
+		}
+	}
 	names, err := rbd.GetImageNames(s.io)
 	if err != nil {
 		return err
@@ -378,27 +447,41 @@ func (s *space) rebuild(ctx context.Context) error {
 	if err := s.dir.all(ctx, volumeKey, func(i item) bool { have[i.id] = true; return true }); err != nil {
 		return err
 	}
-	var missing []string
 	for _, n := range names {
 		if id, ok := strings.CutPrefix(n, namePrefix); ok && !have[id] && model.ValidID(id) {
-			missing = append(missing, id)
+			s.adopted = append(s.adopted, id)
 		}
 	}
-	return each(ctx, len(missing), func(i int) error { return s.readopt(missing[i]) })
+	missing := s.adopted
+	return each(ctx, len(missing), func(i int) error { return s.readopt(ctx, missing[i]) })
 }
 
-func (s *space) readopt(id string) error {
+// disown takes a volume out of the directory again that has no image.
+func (s *space) disown(ctx context.Context, id string) error {
+	unlock, _, err := s.d.background(ctx, lockVolume(id))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if rid, err := s.imageID(id); err != nil || rid != "" {
+		return err
+	}
+	return s.dir.drop(volumeKey + id)
+}
+
+func (s *space) readopt(ctx context.Context, id string) error {
+	unlock, _, err := s.d.background(ctx, lockVolume(id))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	img, err := s.look(id)
 	if err != nil || img == nil || !img.whole {
 		return err
 	}
-	if img, err = s.open(id, false); err != nil || img == nil {
-		return err
-	}
-	defer img.close()
 	t := img.tag
-	entries := map[string]any{volumeKey + id: volumeEntry{Name: t.Name, Tenant: t.Tenant, Cluster: t.Cluster, Size: img.size(), Source: t.Source, Created: t.Created}}
-	snaps, err := img.snaps()
+	entries := map[string]any{volumeKey + id: img.entry()}
+	snaps, err := s.lookSnaps(img)
 	if err != nil {
 		return err
 	}

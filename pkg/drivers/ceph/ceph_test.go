@@ -171,7 +171,7 @@ func (o *outside) leftovers(id string) (left []string, err error) {
 			}
 		}
 	}
-	err = store{o.io}.all(context.Background(), "", func(i item) bool {
+	err = store{o.io, &writer{}}.all(context.Background(), "", func(i item) bool {
 		if strings.Contains(i.id, id) {
 			left = append(left, "directory "+i.id)
 		}

@@ -26,10 +26,13 @@ func (d *Driver) CloneVolume(ctx context.Context, r drivers.CreateVolume) (drive
 // source is what a clone is made of.
 type source struct {
 	volumeID string
-	snap     string // empty: one is taken for the clone
-	raw      model.Bytes
+	snap     string      // empty: one is taken for the clone
+	raw      model.Bytes // that it must have, and
+	now      model.Bytes // that it has: less if a revert was broken off
 	depth    int
 	crypt    *crypt
+	// inherited is metadata that librbd copies and that is not for the clone.
+	inherited []string
 }
 
 // source looks at what a volume is to be made of.
@@ -39,14 +42,13 @@ func (s *space) source(m making) (*source, error) {
 		if err != nil {
 			return nil, err
 		}
-		return m.checkSource(&source{volumeID: ref.ID, raw: img.fullSize(), depth: img.tag.Depth, crypt: img.tag.Crypt})
+		return m.checkSource(&source{volumeID: ref.ID, raw: img.fullSize(), now: img.raw, depth: img.tag.Depth, crypt: img.tag.Crypt, inherited: img.inherited()})
 	}
-	img, sn, _, err := s.openSnapshot(m.Source.Snapshot.ID, m.Source.Snapshot.VolumeID)
+	img, sn, _, err := s.lookSnapshot(m.Source.Snapshot.ID, m.Source.Snapshot.VolumeID)
 	if err != nil {
 		return nil, err
 	}
-	defer img.close()
-	return m.checkSource(&source{volumeID: img.id, snap: sn.Name, raw: model.Bytes(sn.Size), depth: img.tag.Depth, crypt: img.tag.Crypt})
+	return m.checkSource(&source{volumeID: img.id, snap: sn.Name, raw: model.Bytes(sn.Size), now: model.Bytes(sn.Size), depth: img.tag.Depth, crypt: img.tag.Crypt, inherited: img.inherited()})
 }
 
 func (m *making) checkSource(src *source) (*source, error) {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ceph/go-ceph/rados"
@@ -63,7 +64,10 @@ type item struct {
 }
 
 // store reads and writes one pool's directory.
-type store struct{ io *rados.IOContext }
+type store struct {
+	io *rados.IOContext
+	w  *writer
+}
 
 // get reads one entry; found is false where the cluster says that there is none.
 func (s store) get(key string, into any) (found bool, err error) {
@@ -88,25 +92,98 @@ func (s store) get(key string, into any) (found bool, err error) {
 }
 
 // put writes entries, all or none.
-func (s store) put(entries map[string]any) error {
-	m := make(map[string][]byte, len(entries))
-	for k, v := range entries {
+func (s store) put(entries map[string]any) error { return s.change(entries) }
+
+// drop removes entries, all or none.
+func (s store) drop(keys ...string) error { return s.change(nil, keys...) }
+
+// change writes entries and removes others, all or none of it.
+func (s store) change(put map[string]any, drop ...string) error {
+	c := change{put: make(map[string][]byte, len(put)), drop: drop}
+	for k, v := range put {
 		b, err := json.Marshal(v)
 		if err != nil {
 			return err
 		}
-		m[k] = b
+		c.put[k] = b
 	}
-	return s.io.SetOmap(directory, m)
+	return s.w.write(s.io, c)
 }
 
-// drop removes entries, all or none.
-func (s store) drop(keys ...string) error {
-	err := s.io.RmOmapKeys(directory, keys)
-	if absent(err) {
-		return nil
+// change is what one call changes in a directory.
+type change struct {
+	put  map[string][]byte
+	drop []string
+	done chan error
+}
+
+// changesMost is how many changes are written at a time: those of all calls, so
+// that with a cluster that does not answer nobody waits for more than two writes.
+const changesMost = maxCalls
+
+// writer writes the changes of one pool's directory. Those that come while one
+// is being written are written together after it: all are to one object, where
+// they would wait for each other anyway. Who changes one entry twice waits for
+// the first to be done, so that their order is kept.
+type writer struct {
+	mu      sync.Mutex
+	busy    bool
+	waiting []*turn
+}
+
+// turn is a change that waits. lead is closed when it is to write, for itself and
+// others; done gives the outcome if another has written it.
+type turn struct {
+	change
+	lead chan struct{}
+}
+
+func (w *writer) write(io *rados.IOContext, c change) error {
+	t := &turn{change: c, lead: make(chan struct{})}
+	t.done = make(chan error, 1)
+	w.mu.Lock()
+	w.waiting = append(w.waiting, t)
+	if !w.busy {
+		w.busy = true
+		close(t.lead)
 	}
+	w.mu.Unlock()
+	select {
+	case err := <-t.done:
+		return err
+	case <-t.lead:
+	}
+	w.mu.Lock()
+	n := min(len(w.waiting), changesMost)
+	now := w.waiting[:n:n] // t is the first
+	w.waiting = w.waiting[n:]
+	w.mu.Unlock()
+	err := writeAll(io, now)
+	for _, x := range now {
+		x.done <- err
+	}
+	w.mu.Lock()
+	if w.busy = len(w.waiting) > 0; w.busy {
+		close(w.waiting[0].lead)
+	}
+	w.mu.Unlock()
 	return err
+}
+
+// writeAll makes changes in their order, all or none.
+func writeAll(io *rados.IOContext, all []*turn) error {
+	op := rados.CreateWriteOp()
+	defer op.Release()
+	op.Create(rados.CreateIdempotent)
+	for _, t := range all {
+		if len(t.put) > 0 {
+			op.SetOmap(t.put)
+		}
+		if len(t.drop) > 0 {
+			op.RmOmapKeys(t.drop)
+		}
+	}
+	return op.Operate(io, directory, rados.OperationNoFlag)
 }
 
 // page reads at most n entries of one sort that come after an id, in the order

@@ -33,6 +33,21 @@ func (s *space) watchers(img *image) ([]string, error) {
 	return out, nil
 }
 
+// askLimit is how long clients of an image may take to say that they are there.
+const askLimit = 2 * time.Second
+
+// watched says whether somebody has an image open. It is asked of the clients
+// themselves: what they are sent says that the image may have changed, which does
+// them nothing. That is much less than opening the image, and as sure: the OSD
+// answers at once only if it knows of nobody.
+func (s *space) watched(rid string) (bool, error) {
+	acks, late, err := s.io.NotifyWithTimeout(headerPrefix+rid, nil, askLimit)
+	if len(acks)+len(late) > 0 || errno(err) == syscall.ETIMEDOUT {
+		return true, nil
+	}
+	return false, err
+}
+
 // notWatched is busy for a volume that somebody has open.
 func (s *space) notWatched(img *image) error {
 	w, err := s.watchers(img)
@@ -59,22 +74,27 @@ func (s *space) ownersGone(img *image, watchers []string) ([]string, error) {
 }
 
 // whose parts clients into those of an export's host, and those that might be
-// anybody's. A client is the host's by its address, or because nobody else can
-// have the image.
+// anybody's. A client is the host's because it was seen before, by its address, or
+// because nobody else can have the image. An address that two hosts say they have
+// (of a bridge for containers, or one that moves between them) decides nothing.
 func whose(clients []string, e exportEntry, others map[string]exportEntry) (mine, unclear []string) {
-next:
 	for _, c := range clients {
 		ip := addrIP(c)
-		if slices.Contains(e.Addrs, ip) || slices.Contains(e.Clients, c) || len(others) == 0 {
-			mine = append(mine, c)
-			continue
-		}
+		byAddr, seen, addr := slices.Contains(e.Addrs, ip), false, false
 		for _, o := range others {
-			if slices.Contains(o.Addrs, ip) || slices.Contains(o.Clients, c) {
-				continue next
-			}
+			seen = seen || slices.Contains(o.Clients, c)
+			addr = addr || slices.Contains(o.Addrs, ip) && !(byAddr && o.Host != "" && sameHost(o.Host, e.Host))
 		}
-		unclear = append(unclear, c)
+		switch {
+		case slices.Contains(e.Clients, c), len(others) == 0:
+			mine = append(mine, c)
+		case seen:
+			// It is another's.
+		case byAddr && !addr:
+			mine = append(mine, c)
+		case byAddr == addr:
+			unclear = append(unclear, c)
+		}
 	}
 	return mine, unclear
 }

@@ -5,8 +5,10 @@ package ceph
 import (
 	"encoding/binary"
 	"math"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/osds-io/osds/pkg/model"
 )
@@ -22,6 +24,8 @@ const (
 	class        = "rbd"
 	// metaMost bounds how much metadata is read of an image.
 	metaMost = 1024
+	// snapsMost bounds how many snapshots are read in one request.
+	snapsMost = 128
 )
 
 // noSnapID is the number that stands for the image itself.
@@ -38,6 +42,8 @@ func (s *space) look(id string) (*image, error) {
 	defer op.Release()
 	size := op.Exec(class, "get_size", encodeU64(nil, noSnapID))
 	meta := op.Exec(class, "metadata_list", encodeU64(encodeText(nil, ""), metaMost))
+	snaps := op.Exec(class, "get_snapcontext", nil)
+	group := op.Exec(class, "image_group_get", nil)
 	if err := op.Operate(s.io, headerPrefix+rid, rados.OperationNoFlag); err != nil {
 		if absent(err) {
 			return nil, nil // a part of one that librbd was making or removing
@@ -60,11 +66,83 @@ func (s *space) look(id string) (*image, error) {
 		k := m.text()
 		img.meta[k] = m.text()
 	}
-	if d.short || m.short {
+	if b, err = snaps.Bytes(); err != nil {
+		return nil, err
+	}
+	c := decoder{b: b}
+	c.u64() // the newest number given out
+	for n := c.u32(); n > 0 && !c.short; n-- {
+		img.snapIDs = append(img.snapIDs, c.u64())
+	}
+	if b, err = group.Bytes(); err != nil {
+		return nil, err
+	}
+	g := decoder{b: b}
+	in := g.inner()
+	in.u64() // the group's pool
+	img.grouped = in.text() != ""
+	if d.short || m.short || c.short || g.short || in.short {
 		return nil, model.Errorf(model.KindInternal, "the header of image %s cannot be read", imageName(id))
 	}
 	img.readTag()
 	return img, nil
+}
+
+// lookSnaps reads the snapshots of an image that was looked at, those in the trash
+// and of groups too. Of very many it opens the image.
+func (s *space) lookSnaps(img *image) ([]snap, error) {
+	if len(img.snapIDs) == 0 {
+		return nil, nil
+	}
+	if len(img.snapIDs) > snapsMost {
+		open, err := s.open(img.id, false)
+		if err != nil || open == nil {
+			return nil, err
+		}
+		defer open.close()
+		return open.snaps()
+	}
+	op := rados.CreateReadOp()
+	defer op.Release()
+	steps := make([]*rados.ReadOpExecStep, len(img.snapIDs))
+	for i, id := range img.snapIDs {
+		steps[i] = op.Exec(class, "snapshot_get", encodeU64(nil, id))
+	}
+	if err := op.Operate(s.io, headerPrefix+img.rid, rados.OperationNoFlag); err != nil {
+		if absent(err) {
+			// One has gone since; what is there now is to be read as a whole.
+			err = model.Errorf(model.KindUnavailable, "the snapshots of volume %s were changed while they were read", img.id)
+		}
+		return nil, err
+	}
+	out := make([]snap, len(steps))
+	for i, step := range steps {
+		b, err := step.Bytes()
+		if err != nil {
+			return nil, err
+		}
+		d := decoder{b: b}
+		in := d.inner()
+		out[i].Id = in.u64()
+		kind := in.inner()
+		out[i].kind = rbd.SnapNamespaceType(kind.u32())
+		out[i].Name = in.text()
+		out[i].Size = in.u64()
+		if d.short || in.short || kind.short {
+			return nil, model.Errorf(model.KindInternal, "a snapshot of image %s cannot be read", imageName(img.id))
+		}
+	}
+	return out, nil
+}
+
+// find gives a snapshot that is not in the trash; nil if there is none.
+func find(snaps []snap, name string) *snap {
+	for i, s := range snaps {
+		if s.Name == name && s.kind == rbd.SnapNamespaceTypeUser {
+			return &snaps[i]
+		}
+	}
+	return nil
 }
 
 // lookVolume looks at a volume that must be whole.
@@ -97,6 +175,33 @@ func (s *space) imageID(id string) (string, error) {
 		return "", model.Errorf(model.KindInternal, "the id of image %s cannot be read", imageName(id))
 	}
 	return rid, nil
+}
+
+// inTrash says whether an image is in the trash, and until when it must stay there.
+func (s *space) inTrash(rid string) (until time.Time, there bool, err error) {
+	op := rados.CreateReadOp()
+	defer op.Release()
+	get := op.Exec(class, "trash_get", encodeText(nil, rid))
+	if err := op.Operate(s.io, trashObject, rados.OperationNoFlag); err != nil {
+		if absent(err) {
+			err = nil
+		}
+		return until, false, err
+	}
+	b, err := get.Bytes()
+	if err != nil {
+		return until, false, err
+	}
+	d := decoder{b: b}
+	in := d.inner()
+	in.take(1) // who put it there
+	in.text()  // its name
+	in.u64()   // when
+	sec, nsec := in.u32(), in.u32()
+	if d.short || in.short {
+		return until, false, model.Errorf(model.KindInternal, "the trash's entry of image %s cannot be read", rid)
+	}
+	return time.Unix(int64(sec), int64(nsec)), true, nil
 }
 
 // setMeta changes the metadata of an image that nobody has open yet, in one step.
@@ -135,6 +240,15 @@ func (d *decoder) take(n int) []byte {
 	t := d.b[:n]
 	d.b = d.b[n:]
 	return t
+}
+
+// inner gives what stands in a part that begins with its versions and its length.
+func (d *decoder) inner() *decoder {
+	d.take(2)
+	n := int(d.u32())
+	in := &decoder{b: d.take(n)}
+	in.short = d.short
+	return in
 }
 
 func (d *decoder) u32() uint32 {

@@ -4,6 +4,7 @@ package ceph
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,7 +72,7 @@ type space struct {
 
 func (d *Driver) space(l *link, p *pool) *space {
 	io := l.pools[p.name]
-	return &space{pool: p, d: d, l: l, io: io, dir: store{io}}
+	return &space{pool: p, d: d, l: l, io: io, dir: store{io, l.dirs[p.name]}}
 }
 
 // image is an image with what its metadata says. One that was only looked at is
@@ -84,6 +85,10 @@ type image struct {
 	whole bool // tag is the image's own
 	raw   model.Bytes
 	meta  map[string]string
+	// Of one that was only looked at: its snapshots, the newest first, and
+	// whether it is in a group.
+	snapIDs []uint64
+	grouped bool
 }
 
 // open opens a volume's image. It is nil, without an error, if the cluster says
@@ -164,6 +169,12 @@ func (i *image) volume(pool string) drivers.Volume {
 	return drivers.Volume{ID: i.id, Pool: pool, Size: i.size(), TenantID: i.tag.Tenant, ClusterID: i.tag.Cluster}
 }
 
+// entry is what the directory says of a volume that is whole.
+func (i *image) entry() volumeEntry {
+	t := i.tag
+	return volumeEntry{Name: t.Name, Tenant: t.Tenant, Cluster: t.Cluster, Size: i.size(), Source: t.Source, Created: t.Created}
+}
+
 // snap is a snapshot of an image.
 type snap struct {
 	rbd.SnapInfo
@@ -223,11 +234,11 @@ func (i *image) removeSnap(name string) error {
 }
 
 // inherited gives the metadata that a clone has from its parent and that is not
-// for it.
+// for it. What may be set while the clone is made is always among it.
 func (i *image) inherited() []string {
-	var out []string
+	out := []string{tagMeta, revertMeta, qosIOPS, qosBPS}
 	for k := range i.meta {
-		if strings.HasPrefix(k, metaPrefix) || strings.HasPrefix(k, qosPrefix) {
+		if (strings.HasPrefix(k, metaPrefix) || strings.HasPrefix(k, qosPrefix)) && !slices.Contains(out, k) {
 			out = append(out, k)
 		}
 	}

@@ -27,6 +27,7 @@ type link struct {
 	addrs []string
 	pools map[string]*rados.IOContext
 	ids   map[string]int64
+	dirs  map[string]*writer // of the pools' directories
 
 	refs int  // guarded by links.mu
 	dead bool // guarded by links.mu
@@ -163,7 +164,7 @@ func connect(c config, pools []string) (*link, error) {
 	if err != nil {
 		return nil, fail("a client of the cluster", err)
 	}
-	l := &link{conn: conn, pools: map[string]*rados.IOContext{}, ids: map[string]int64{}}
+	l := &link{conn: conn, pools: map[string]*rados.IOContext{}, ids: map[string]int64{}, dirs: map[string]*writer{}}
 	if err := l.open(c, pools); err != nil {
 		l.shutdown()
 		return nil, err
@@ -210,7 +211,7 @@ func (l *link) open(c config, pools []string) error {
 		if err != nil {
 			return fail("pool "+p, err)
 		}
-		l.pools[p], l.ids[p] = io, io.GetPoolID()
+		l.pools[p], l.ids[p], l.dirs[p] = io, io.GetPoolID(), &writer{}
 		// In a full pool a write is to be refused, not to wait for room.
 		if err := io.SetPoolFullTry(); err != nil {
 			return fail("pool "+p, err)

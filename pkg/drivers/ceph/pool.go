@@ -24,6 +24,8 @@ type pool struct {
 	away model.Bytes
 	// counts is what away was found from. Only the background has it.
 	counts map[string]counted
+	// adopted are volumes that rebuild found last, to be looked at again.
+	adopted []string
 	// last is the pool as it was shown last.
 	last   drivers.Pool
 	lastAt time.Time

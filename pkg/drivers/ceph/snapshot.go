@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/ceph/go-ceph/rbd"
+
 	"github.com/osds-io/osds/internal/keylock"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
@@ -16,9 +18,9 @@ func noSnapshot(id string) error {
 	return model.Errorf(model.KindNotFound, "snapshot %s is not there", id)
 }
 
-// openSnapshot opens the volume of a snapshot that must be whole. volumeID is
-// what the caller takes for the volume; empty if it does not know.
-func (s *space) openSnapshot(id, volumeID string) (*image, *snap, snapshotEntry, error) {
+// lookSnapshot looks at a snapshot that must be whole, and at its volume.
+// volumeID is what the caller takes for the volume; empty if it does not know.
+func (s *space) lookSnapshot(id, volumeID string) (*image, *snap, snapshotEntry, error) {
 	var e snapshotEntry
 	found, err := s.dir.get(snapshotKey+id, &e)
 	if err != nil {
@@ -30,23 +32,21 @@ func (s *space) openSnapshot(id, volumeID string) (*image, *snap, snapshotEntry,
 	if volumeID != "" && volumeID != e.VolumeID {
 		return nil, nil, e, model.Invalid("volumeId", "snapshot %s is of volume %s, not of %s", id, e.VolumeID, volumeID)
 	}
-	img, err := s.open(e.VolumeID, false)
+	img, err := s.look(e.VolumeID)
 	if err != nil {
 		return nil, nil, e, err
 	}
 	if img == nil || !img.whole {
-		img.close()
 		return nil, nil, e, noSnapshot(id)
 	}
-	sn, err := img.snap(snapName(id))
-	if err == nil && sn == nil {
-		err = noSnapshot(id)
-	}
+	snaps, err := s.lookSnaps(img)
 	if err != nil {
-		img.close()
 		return nil, nil, e, err
 	}
-	return img, sn, e, nil
+	if sn := find(snaps, snapName(id)); sn != nil {
+		return img, sn, e, nil
+	}
+	return nil, nil, e, noSnapshot(id)
 }
 
 func (s *space) snapshot(id string, e snapshotEntry, img *image, sn *snap) drivers.Snapshot {
@@ -71,15 +71,15 @@ func (d *Driver) CreateSnapshot(ctx context.Context, r drivers.CreateSnapshot) (
 		if found && e.VolumeID != r.Volume.ID {
 			return none, model.Errorf(model.KindExists, "snapshot %s is there already, of volume %s", r.ID, e.VolumeID)
 		}
-		img, err := s.openVolume(r.Volume.ID, true)
+		img, err := s.lookVolume(r.Volume.ID)
 		if err != nil {
 			return none, err
 		}
-		defer img.close()
-		sn, err := img.snap(snapName(r.ID))
-		switch {
-		case err != nil:
+		snaps, err := s.lookSnaps(img)
+		if err != nil {
 			return none, err
+		}
+		switch sn := find(snaps, snapName(r.ID)); {
 		case sn != nil && found:
 			return s.snapshot(r.ID, e, img, sn), nil
 		case sn != nil:
@@ -92,26 +92,45 @@ func (d *Driver) CreateSnapshot(ctx context.Context, r drivers.CreateSnapshot) (
 		if err := step(ctx, "snapshot.begin"); err != nil {
 			return none, err
 		}
-		if err := s.dir.put(map[string]any{snapshotKey + r.ID: e}); err != nil {
-			return none, err
-		}
-		if err := step(ctx, "snapshot.noted"); err != nil {
-			return none, err
-		}
-		if _, err := img.CreateSnapshot(snapName(r.ID)); err != nil {
-			return none, err
-		}
-		if err := step(ctx, "snapshot.end"); err != nil {
-			return none, err
-		}
-		if sn, err = img.snap(snapName(r.ID)); err != nil {
-			return none, err
-		}
-		if sn == nil {
-			return none, model.Errorf(model.KindUnavailable, "the snapshot %s is gone again", snapName(r.ID))
-		}
-		return s.snapshot(r.ID, e, img, sn), nil
+		return s.takeSnapshot(ctx, r.ID, e, img)
 	})
+}
+
+// takeSnapshot notes a snapshot and takes it. Opening the image takes longer than
+// writing the note, and goes on meanwhile.
+func (s *space) takeSnapshot(ctx context.Context, id string, e snapshotEntry, looked *image) (drivers.Snapshot, error) {
+	none := drivers.Snapshot{}
+	noted := make(chan error, 1)
+	go func() { noted <- s.dir.put(map[string]any{snapshotKey + id: e}) }()
+	img, err := rbd.OpenImage(s.io, imageName(e.VolumeID), rbd.NoSnapshot)
+	if nerr := <-noted; nerr != nil || err != nil {
+		if err == nil {
+			_ = img.Close()
+			err = nerr
+		}
+		if absent(err) {
+			err = noVolume(e.VolumeID)
+		}
+		return none, err
+	}
+	defer img.Close()
+	if err := step(ctx, "snapshot.noted"); err != nil {
+		return none, err
+	}
+	if _, err := img.CreateSnapshot(snapName(id)); err != nil {
+		return none, err
+	}
+	if err := step(ctx, "snapshot.end"); err != nil {
+		return none, err
+	}
+	sn, err := (&image{Image: img}).snap(snapName(id))
+	if err != nil {
+		return none, err
+	}
+	if sn == nil {
+		return none, model.Errorf(model.KindUnavailable, "the snapshot %s is gone again", snapName(id))
+	}
+	return s.snapshot(id, e, looked, sn), nil
 }
 
 // DeleteSnapshot removes a snapshot, whole or not. Clones of it live on: what
@@ -204,11 +223,10 @@ func (d *Driver) GetSnapshot(ctx context.Context, r drivers.SnapshotRef) (driver
 		return drivers.Snapshot{}, err
 	}
 	return on(ctx, d, r.Pool, "snapshot "+r.ID, nil, func(_ context.Context, s *space) (drivers.Snapshot, error) {
-		img, sn, e, err := s.openSnapshot(r.ID, r.VolumeID)
+		img, sn, e, err := s.lookSnapshot(r.ID, r.VolumeID)
 		if err != nil {
 			return drivers.Snapshot{}, err
 		}
-		defer img.close()
 		return s.snapshot(r.ID, e, img, sn), nil
 	})
 }
@@ -234,15 +252,11 @@ func (d *Driver) ListSnapshots(ctx context.Context, p drivers.Page) ([]drivers.S
 				volumes = append(volumes, v)
 			}
 			return out, each(ctx, len(volumes), func(n int) error {
-				img, err := s.open(volumes[n], false)
-				if err != nil || img == nil {
+				img, err := s.look(volumes[n])
+				if err != nil || img == nil || !img.whole {
 					return err
 				}
-				defer img.close()
-				if !img.whole {
-					return nil
-				}
-				l, err := img.snaps()
+				l, err := s.lookSnaps(img)
 				if err != nil {
 					return err
 				}
@@ -271,11 +285,10 @@ func (d *Driver) RevertVolume(ctx context.Context, vr drivers.VolumeRef, sr driv
 	}
 	wants := []keylock.Want{lockVolume(vr.ID), {Key: "s/" + sr.ID, Shared: true}}
 	return on(ctx, d, vr.Pool, "volume "+vr.ID, wants, func(ctx context.Context, s *space) (drivers.Volume, error) {
-		ro, sn, e, err := s.openSnapshot(sr.ID, "")
+		_, sn, e, err := s.lookSnapshot(sr.ID, "")
 		if err != nil {
 			return none, err
 		}
-		ro.close()
 		if e.VolumeID != vr.ID {
 			return none, model.Invalid("snapshotId", "snapshot %s is of volume %s, not of %s", sr.ID, e.VolumeID, vr.ID)
 		}

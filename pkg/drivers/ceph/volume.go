@@ -9,7 +9,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/ceph/go-ceph/rbd"
@@ -117,31 +116,51 @@ func (s *space) create(ctx context.Context, m making) (drivers.Volume, error) {
 			return none, err
 		}
 	}
-	if m.Source != nil {
-		if m.src, err = s.source(m); err != nil {
-			return none, err
-		}
-		m.depth = m.src.depth + 1
-		m.crypt = m.src.crypt
-	}
-	if err := s.room(ctx, m.size); err != nil {
-		return none, err
-	}
 	if err := step(ctx, m.op()+".begin"); err != nil {
 		return none, err
 	}
 	e := volumeEntry{Name: m.Name, Tenant: m.TenantID, Cluster: m.ClusterID, Size: m.size, Source: m.sourceName(), Created: time.Now().UTC()}
-	if err := s.dir.put(map[string]any{volumeKey + m.ID: e}); err != nil {
+	// The note is written while it is looked whether it can be done.
+	noted := make(chan error, 1)
+	go func() { noted <- s.dir.put(map[string]any{volumeKey + m.ID: e}) }()
+	err = s.mayCreate(ctx, &m)
+	if nerr := <-noted; nerr != nil {
+		return none, nerr
+	}
+	if err != nil {
+		// There is no image; an earlier attempt may have left a snapshot.
+		if s.dropCloneSnap(e.Source, m.ID) == nil {
+			_ = s.dir.drop(volumeKey + m.ID)
+		}
 		return none, err
 	}
 	v, err := s.make(ctx, m)
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case model.IsKind(err, model.KindExists):
+		// Somebody else has made an image of that name meanwhile: it stays.
+		if s.dropCloneSnap(e.Source, m.ID) == nil {
+			_ = s.dir.drop(volumeKey + m.ID)
+		}
+	default:
 		// Nothing is to be left of it; what cannot be removed stays listed.
 		if s.clear(ctx, m.ID, e.Source) == nil {
 			_ = s.dir.drop(volumeKey + m.ID)
 		}
 	}
 	return v, err
+}
+
+// mayCreate looks at what a volume is to be made of, and whether there is room.
+func (s *space) mayCreate(ctx context.Context, m *making) (err error) {
+	if m.Source != nil {
+		if m.src, err = s.source(*m); err != nil {
+			return err
+		}
+		m.depth = m.src.depth + 1
+		m.crypt = m.src.crypt
+	}
+	return s.room(ctx, m.size)
 }
 
 // make makes the image and what belongs to it. The directory has it already.
@@ -210,18 +229,21 @@ func (s *space) finish(ctx context.Context, m making) (drivers.Volume, error) {
 	none := drivers.Volume{}
 	img := &image{id: m.ID, raw: m.size}
 	var err error
-	if m.src == nil && !m.encrypt {
+	var inherited []string
+	if m.encrypt && m.src == nil {
+		img, err = s.look(m.ID)
+	} else {
 		img.rid, err = s.imageID(m.ID)
-	} else if img, err = s.look(m.ID); img == nil && err == nil {
-		img = &image{}
 	}
 	if err != nil {
 		return none, err
 	}
-	if img.rid == "" {
+	if img == nil || img.rid == "" {
 		return none, model.Errorf(model.KindUnavailable, "the image %s is gone again", imageName(m.ID))
 	}
-	inherited := img.inherited()
+	if m.src != nil {
+		img.raw, inherited = m.src.now, m.src.inherited
+	}
 	img.meta = nil
 	switch {
 	case m.src != nil:
@@ -305,18 +327,15 @@ func (d *Driver) DeleteVolume(ctx context.Context, r drivers.VolumeRef) error {
 var errNext = model.Errorf(model.KindNotFound, "go on to the next pool")
 
 func (s *space) delete(ctx context.Context, id string) error {
-	img, err := s.open(id, false)
+	img, err := s.look(id)
 	if err != nil {
 		return err
 	}
-	defer func() { img.close() }()
 	if img == nil || !img.whole {
 		var e volumeEntry
 		if ours, err := s.dir.get(volumeKey+id, &e); err != nil || !ours {
 			return err // there is nothing, or nothing of ours
 		}
-		img.close()
-		img = nil
 		if err := s.clear(ctx, id, e.Source); err != nil {
 			return err
 		}
@@ -325,44 +344,59 @@ func (s *space) delete(ctx context.Context, id string) error {
 	if err := s.notExported(id); err != nil {
 		return err
 	}
-	// librbd puts an image into the trash even if it is open somewhere.
-	if err := s.notWatched(img); err != nil {
+	if err := s.unused(ctx, img); err != nil {
 		return err
 	}
-	if err := s.noSnaps(ctx, img); err != nil {
-		return err
-	}
-	if err := s.noGroup(img); err != nil {
-		return err
-	}
-	rid, err := img.GetId()
-	if err != nil {
-		return err
-	}
-	img.close()
-	img = nil
 	if err := step(ctx, "delete.begin"); err != nil {
 		return err
 	}
-	if err := s.dir.put(map[string]any{trashKey + rid: trashEntry{VolumeID: id, Deleted: time.Now().UTC()}}); err != nil {
+	// One change: a volume that was noted as deleted and is still there is
+	// found again by what its image says of itself.
+	note := trashEntry{VolumeID: id, Deleted: time.Now().UTC()}
+	if err := s.dir.change(map[string]any{trashKey + img.rid: note}, volumeKey+id); err != nil {
 		return err
 	}
 	if err := step(ctx, "delete.noted"); err != nil {
 		return err
 	}
-	if err := rbd.GetImage(s.io, imageName(id)).Trash(s.d.conf.TrashDelay); absent(err) {
+	err = rbd.GetImage(s.io, imageName(id)).Trash(s.d.conf.TrashDelay)
+	if absent(err) {
 		// Where librbd cannot write it may say this too.
-		if err := s.isAbsent(id); err != nil {
-			return err
-		}
-	} else if err != nil {
+		err = s.isAbsent(id)
+	}
+	if err != nil {
+		// If this cannot be written either, the background does it.
+		_ = s.dir.put(map[string]any{volumeKey + id: img.entry()})
 		return err
 	}
 	s.d.wake()
-	if err := step(ctx, "delete.moved"); err != nil {
+	return step(ctx, "delete.moved")
+}
+
+// unused is busy for a volume that somebody has open, that has snapshots, or that
+// is in a group. librbd puts such an image into the trash all the same. For most
+// volumes what was looked at says that there is nothing; the others are opened.
+func (s *space) unused(ctx context.Context, img *image) error {
+	if len(img.snapIDs) == 0 && !img.grouped {
+		if watched, err := s.watched(img.rid); err != nil || !watched {
+			return err
+		}
+	}
+	open, err := s.open(img.id, false)
+	if err != nil {
 		return err
 	}
-	return s.dir.drop(volumeKey + id)
+	if open == nil {
+		return model.Errorf(model.KindUnavailable, "the image %s is gone meanwhile", imageName(img.id))
+	}
+	defer open.close()
+	if err := s.notWatched(open); err != nil {
+		return err
+	}
+	if err := s.noSnaps(ctx, open); err != nil {
+		return err
+	}
+	return s.noGroup(open)
 }
 
 // isAbsent is an error unless the pool has no image of the volume.
@@ -422,83 +456,6 @@ func (d *Driver) GetVolume(ctx context.Context, r drivers.VolumeRef) (drivers.Vo
 			return drivers.Volume{}, err
 		}
 		return img.volume(s.name), nil
-	})
-}
-
-// lookers is how many images a list looks at at a time.
-const lookers = 8
-
-// each calls fn for the numbers below n, a few at a time, and gives the first
-// error.
-func each(ctx context.Context, n int, fn func(i int) error) error {
-	var wg sync.WaitGroup
-	errs := make([]error, n)
-	next := make(chan int)
-	for range min(lookers, n) {
-		wg.Go(func() {
-			for i := range next {
-				if errs[i] = ctx.Err(); errs[i] == nil {
-					errs[i] = fn(i)
-				}
-			}
-		})
-	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// listed lists one sort of entries over all pools, in the order of ids: a page of
-// each pool is read and made whole by look, and the least of all are given.
-func listed[T any](ctx context.Context, d *Driver, what, prefix string, p drivers.Page, id func(T) string,
-	look func(context.Context, *space, []item) ([]T, error)) ([]T, error) {
-	n := min(p.Bound(), drivers.MaxPage)
-	return do(ctx, d, what, nil, func(ctx context.Context, l *link) ([]T, error) {
-		type found struct {
-			s *space
-			i item
-		}
-		var all []found
-		for _, name := range d.names {
-			s := d.space(l, d.pools[name])
-			items, err := s.dir.page(prefix, p.After, n)
-			if err != nil {
-				return nil, fail("pool "+name, err)
-			}
-			for _, i := range items {
-				all = append(all, found{s, i})
-			}
-		}
-		sortBy(all, func(a, b found) bool { return a.i.id < b.i.id })
-		all = all[:min(n, len(all))]
-		var out []T
-		for _, name := range d.names {
-			var mine []item
-			var s *space
-			for _, f := range all {
-				if f.s.name == name {
-					mine, s = append(mine, f.i), f.s
-				}
-			}
-			if s == nil {
-				continue
-			}
-			got, err := look(ctx, s, mine)
-			if err != nil {
-				return nil, fail("pool "+name, err)
-			}
-			out = append(out, got...)
-		}
-		sortBy(out, func(a, b T) bool { return id(a) < id(b) })
-		return out, nil
 	})
 }
 

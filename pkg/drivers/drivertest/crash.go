@@ -32,6 +32,7 @@ type order struct {
 	Snapshot drivers.SnapshotRef
 	Snap     drivers.CreateSnapshot
 	Export   drivers.Export
+	Import   drivers.ImportVolume
 	Size     model.Bytes
 	Timeout  time.Duration
 }
@@ -91,6 +92,10 @@ func (o order) do(ctx context.Context, d drivers.Driver) (err error) {
 		_, err = d.(drivers.Exporter).Export(ctx, o.Export)
 	case "unexport":
 		err = d.(drivers.Exporter).Unexport(ctx, drivers.ExportRef{AttachmentID: o.Export.AttachmentID, Volume: o.Export.Volume})
+	case "import":
+		_, err = d.(drivers.Importer).ImportVolume(ctx, o.Import)
+	case "release":
+		err = d.(drivers.Importer).ReleaseVolume(ctx, o.Volume)
 	default:
 		err = fmt.Errorf("unknown order %q", o.Op)
 	}
@@ -133,8 +138,8 @@ func Crash(t *testing.T, h Harness, backend string) {
 }
 
 func crashOne(t *testing.T, h *Harness, exe, backend string, c crashCase) {
-	points := tracePoints(t, h, exe, backend, c)
-	if t.Failed() || t.Skipped() {
+	points, ran := tracePoints(t, h, exe, backend, c)
+	if t.Failed() || !ran {
 		return
 	}
 	if len(points) == 0 {
@@ -169,11 +174,13 @@ func crashOne(t *testing.T, h *Harness, exe, backend string, c crashCase) {
 }
 
 // tracePoints lets the operation run to its end and gives the points that it
-// comes by, each once with "@2" where it is passed twice.
-func tracePoints(t *testing.T, h *Harness, exe, backend string, c crashCase) (points []string) {
+// comes by, each once with "@2" where it is passed twice. ran is false if the
+// driver has no such operation.
+func tracePoints(t *testing.T, h *Harness, exe, backend string, c crashCase) (points []string, ran bool) {
 	t.Run("trace", func(t *testing.T) {
 		e := newEnv(t, h)
 		e.needs(c.needs...)
+		ran = true
 		o := c.prepare(e)
 		o.Backend, o.Timeout = backend, h.Timeout
 		e.close()
@@ -199,7 +206,7 @@ func tracePoints(t *testing.T, h *Harness, exe, backend string, c crashCase) (po
 		c.undo(e, o)
 		t.Logf("%d points: %q", len(points), points)
 	})
-	return points
+	return points, ran
 }
 
 // child runs this test binary as Child.
@@ -227,7 +234,7 @@ func killed(s *os.ProcessState) bool {
 }
 
 func crashCases() []crashCase {
-	return append(append(append(createCrashes(), volumeCrashes()...), snapshotCrashes()...), exportCrashes()...)
+	return slices.Concat(createCrashes(), volumeCrashes(), snapshotCrashes(), exportCrashes(), importCrashes())
 }
 
 // goneVolume deletes the volume that an order was about.

@@ -52,6 +52,7 @@ func Run(t *testing.T, h Harness) {
 		{"multi-attach", testMultiAttach},
 		{"export-hosts", testExportHosts},
 		{"hold", testHold},
+		{"import", testImport},
 		{"restart", testRestart},
 		{"mixed", testMixed},
 	} {
@@ -86,6 +87,8 @@ func (e *env) can(ability string) (ok bool) {
 		_, ok = able[drivers.Reverter](e, ability)
 	case model.AbilityExport:
 		_, ok = able[drivers.Exporter](e, ability)
+	case model.AbilityImport:
+		_, ok = able[drivers.Importer](e, ability)
 	}
 	return ok
 }

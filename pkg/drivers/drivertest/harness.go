@@ -358,6 +358,16 @@ func pages[T any](e *env, limit int, list func(drivers.Page) ([]T, error), id fu
 	return nil
 }
 
+// toTheEnd does a call again as long as it tells of progress.
+func toTheEnd(call func() error) (err error) {
+	for range maxCalls {
+		if err = call(); model.ProgressOf(err) == nil {
+			break
+		}
+	}
+	return err
+}
+
 // finish removes everything that the test has made and checks that it is gone.
 func (e *env) finish() {
 	if e.d == nil {
@@ -383,12 +393,12 @@ func (e *env) finish() {
 	for range 4 {
 		err = nil
 		for _, r := range e.snapshots {
-			if serr := snap.DeleteSnapshot(e.ctx(), r); serr != nil {
+			if serr := toTheEnd(func() error { return snap.DeleteSnapshot(e.ctx(), r) }); serr != nil {
 				err = serr
 			}
 		}
 		for _, r := range e.volumes {
-			if verr := e.d.DeleteVolume(e.ctx(), r); verr != nil {
+			if verr := toTheEnd(func() error { return e.d.DeleteVolume(e.ctx(), r) }); verr != nil {
 				err = verr
 			}
 		}

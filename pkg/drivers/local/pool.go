@@ -86,7 +86,7 @@ func openPool(ctx context.Context, name string, c poolConfig, known known) (_ *p
 	if err := p.identify(known); err != nil {
 		return nil, err
 	}
-	for _, d := range []string{volumes.dir(), snapshots.dir(), exportsDir, tmpDir} {
+	for _, d := range []string{volumes.dir(), snapshots.dir(), exportsDir, tmpDir, importDir} {
 		if err := p.root.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}

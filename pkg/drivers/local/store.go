@@ -54,8 +54,10 @@ type meta struct {
 	// VolumeID is, for a snapshot, the volume it is of.
 	VolumeID string `json:"volumeId,omitempty"`
 	// Source is what a clone was made from: "snapshot/ID" or "volume/ID".
-	Source  string    `json:"source,omitempty"`
-	Created time.Time `json:"created"`
+	Source string `json:"source,omitempty"`
+	// Imported is the name that an imported volume's file had.
+	Imported string    `json:"imported,omitempty"`
+	Created  time.Time `json:"created"`
 }
 
 // object is a volume or snapshot as the driver knows it.

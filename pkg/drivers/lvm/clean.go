@@ -309,7 +309,7 @@ func (d *Driver) wipeData(ctx context.Context, p *pool, l *lv, nonce string) err
 		return err
 	}
 	note := func(off int64) error { return d.journal.set(nonce, progress{Offset: off}) }
-	err = zero(ctx, f, d.journal.get(nonce).Offset, int64(l.size), note)
+	err = zero(d.pace(ctx), f, d.journal.get(nonce).Offset, int64(l.size), note)
 	var u *unfinished
 	if errors.As(err, &u) && f.Sync() == nil {
 		_ = note(u.off)

@@ -163,13 +163,14 @@ func (d *Driver) cloneThick(ctx context.Context, p *pool, r drivers.CreateVolume
 			return err
 		}
 		defer in.Close()
-		if err := copyData(ctx, f, in, min(at, int64(size)), int64(size), false, note); err != nil {
+		pc := d.pace(ctx) // of both parts
+		if err := copyData(pc, f, in, min(at, int64(size)), int64(size), false, note); err != nil {
 			return err
 		}
 		if err := d.stillGood(ctx, p, name); err != nil {
 			return err
 		}
-		return zero(ctx, f, max(at, int64(size)), int64(l.size), note)
+		return zero(pc, f, max(at, int64(size)), int64(l.size), note)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", r.ID, err)

@@ -16,8 +16,7 @@ import (
 	"github.com/osds-io/osds/pkg/model"
 )
 
-// Steps after which clearing and copying look whether their caller still wants
-// it, and how much is noted in the journal at a time.
+// Steps after which clearing and copying look whether they are to go on, and how much is noted in the journal at a time.
 const (
 	zeroStep = 64 << 20
 	copyStep = 1 << 20
@@ -129,10 +128,10 @@ func zeroRange(f *os.File, off, n int64) error {
 
 // zero clears a device from one place to another. note, if it is not nil, is
 // called with what is cleared and on disk.
-func zero(ctx context.Context, f *os.File, from, to int64, note func(off int64) error) error {
+func zero(pc *pace, f *os.File, from, to int64, note func(off int64) error) error {
 	noted := from
 	for off := from; off < to; {
-		if err := ctx.Err(); err != nil {
+		if err := pc.next(); err != nil {
 			return &unfinished{"cleared", off, to, err}
 		}
 		n := min(zeroStep, to-off)
@@ -150,7 +149,7 @@ func zero(ctx context.Context, f *os.File, from, to int64, note func(off int64) 
 	return f.Sync()
 }
 
-// unfinished is the end of a context in long work; the same call goes on there.
+// unfinished is the end of long work's time in a call; the same call goes on there.
 type unfinished struct {
 	what     string
 	off, end int64
@@ -172,7 +171,7 @@ func aligned() (buf []byte, free func(), err error) {
 // copyData copies src to dst from one place to another. What is zero is cleared
 // rather than written. With compare, what is the same already is left alone: dst
 // may have snapshots, and each write would take space in them.
-func copyData(ctx context.Context, dst, src *os.File, from, to int64, compare bool, note func(off int64) error) error {
+func copyData(pc *pace, dst, src *os.File, from, to int64, compare bool, note func(off int64) error) error {
 	a, freeA, err := aligned()
 	if err != nil {
 		return err
@@ -185,7 +184,7 @@ func copyData(ctx context.Context, dst, src *os.File, from, to int64, compare bo
 	defer freeB()
 	noted := from
 	for off := from; off < to; {
-		if err := ctx.Err(); err != nil {
+		if err := pc.next(); err != nil {
 			return &unfinished{"copied", off, to, err}
 		}
 		n := min(copyStep, to-off)

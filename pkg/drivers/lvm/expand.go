@@ -131,7 +131,7 @@ func (d *Driver) growThick(ctx context.Context, p *pool, id string, l *lv, size 
 	}
 	if !d.whole(h) {
 		if err := d.finish(ctx, p, h, "expand", func(f *os.File, from int64, note func(int64) error) error {
-			return zero(ctx, f, from, int64(h.size), note)
+			return zero(d.pace(ctx), f, from, int64(h.size), note)
 		}); err != nil {
 			return fmt.Errorf("the new part of volume %s: %w", id, err)
 		}

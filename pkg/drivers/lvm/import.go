@@ -37,25 +37,38 @@ func (l *lv) obstacle(g *group) string {
 	return ""
 }
 
-// ListImportable lists the logical volumes in the configured pools that are not
-// ours, as GROUP/NAME.
-func (d *Driver) ListImportable(ctx context.Context, p drivers.Page) ([]drivers.Importable, error) {
-	all, err := d.listGroups(ctx)
+// ListImportable lists the logical volumes in a pool that are not ours, as
+// GROUP/NAME.
+func (d *Driver) ListImportable(ctx context.Context, pool string, p drivers.Page) ([]drivers.Importable, error) {
+	q, err := d.pool(pool)
+	if err != nil {
+		return nil, err
+	}
+	g, err := d.freshGroup(ctx, q.vg.name)
 	if err != nil {
 		return nil, err
 	}
 	found := map[string]drivers.Importable{}
 	var names []string
-	for _, n := range d.groupNames {
-		for _, l := range all[n].lvs {
-			q := d.poolOf(n, l)
-			if q == nil || l.tags[tagKind] != "" || !l.role["public"] || l.layout["pool"] {
-				continue
-			}
-			name := n + "/" + l.name
-			names = append(names, name)
-			found[name] = drivers.Importable{Name: name, Pool: q.name, Size: l.size, Obstacle: l.obstacle(all[n])}
+	for _, l := range g.lvs {
+		if d.poolOf(g.name, l) != q || l.tags[tagKind] != "" || !l.role["public"] || l.layout["pool"] {
+			continue
 		}
+		name := g.name + "/" + l.name
+		names = append(names, name)
+		adds := l.size
+		if q.conf.isThin() {
+			adds = l.data.of(l.size)
+		}
+		if c := q.conf.Capacity; c > 0 {
+			// The pool's total grows no further than what is ours needs.
+			total, _ := q.thickSpace(g)
+			adds = min(adds, max(q.used(g)+l.size-total, 0))
+			if q.conf.isThin() {
+				adds = 0
+			}
+		}
+		found[name] = drivers.Importable{Name: name, Pool: q.name, Size: l.size, Adds: adds, Obstacle: l.obstacle(g)}
 	}
 	sort.Strings(names)
 	var out []drivers.Importable
@@ -185,5 +198,91 @@ func claimed(g *group, id string) *lv {
 			return l
 		}
 	}
+	return nil
+}
+
+// ReleaseVolume gives a volume its old name and takes our tags off. A volume that
+// was not imported keeps the name that it has.
+//
+// It is marked as if its import had been interrupted, and then given back as that
+// is: so a crash at any point leaves what the same call again, or a delete,
+// completes in the same way.
+func (d *Driver) ReleaseVolume(ctx context.Context, r drivers.VolumeRef) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	p, err := d.pool(r.Pool)
+	if err != nil {
+		return err
+	}
+	if err := drivers.Begin(ctx); err != nil {
+		return err
+	}
+	unlock, err := d.lock(ctx, keylock.Want{Key: volumeKey(r.ID)})
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := d.notExported(r.ID); err != nil {
+		return err
+	}
+	if err := d.recoverVolume(ctx, p.vg, r.ID); err != nil {
+		return err
+	}
+	g, err := d.freshGroup(ctx, p.vg.name)
+	if err != nil {
+		return err
+	}
+	l, err := volumeIn(g, r.ID)
+	switch {
+	case model.IsKind(err, model.KindExists):
+		return nil // somebody else's
+	case err != nil:
+		return err
+	case l == nil:
+		if l = claimed(g, r.ID); l == nil {
+			return nil
+		}
+	}
+	if err := inPool(d, p, l, "volume "+r.ID); err != nil {
+		return err
+	}
+	if l.tags[tagImport] != "" {
+		return d.undoImport(ctx, p.vg, l)
+	}
+	if !d.whole(l) || l.tags[tagDeleting] != "" {
+		return d.removeAll(ctx, p.vg, r.ID, "release")
+	}
+	if _, err := removable(g, l.name); err != nil {
+		return err // it would be the origin of snapshots of ours
+	}
+	if err := d.settled(ctx, p.vg, l); err != nil {
+		return err
+	}
+	if err := d.removeAux(ctx, p.vg, growName(r.ID)); err != nil {
+		return err
+	}
+	if g, err = d.freshGroup(ctx, p.vg.name); err != nil {
+		return err
+	}
+	if l, err = volumeIn(g, r.ID); err != nil || l == nil {
+		return model.Errorf(model.KindUnavailable, "volume %s changed while it was released: call again (%v)", r.ID, err)
+	}
+	name, imported := strings.CutPrefix(l.tags[tagSource], "import/")
+	if !imported || g.lvs[name] != nil || !validName(name) {
+		name = l.name
+	}
+	point("release", "begin")
+	marked := l.tags.with(tagImport, name)
+	if err := d.retag(ctx, p.vg, l.name, l.tags, marked); err != nil {
+		return err
+	}
+	point("release", "marked")
+	c := *l
+	c.tags = marked
+	if err := d.undoImport(ctx, p.vg, &c); err != nil {
+		return err
+	}
+	point("release", "end")
 	return nil
 }

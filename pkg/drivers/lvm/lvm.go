@@ -50,6 +50,8 @@ type Driver struct {
 	// other, and what is being copied is not changed.
 	locks keylock.Set
 
+	// slice is how long clearing or copying works in one call.
+	slice time.Duration
 	// kick asks for tags to be settled.
 	kick chan struct{}
 	// ctx ends with the driver.
@@ -102,7 +104,7 @@ func Open(ctx context.Context, c drivers.Config) (*Driver, error) {
 		return nil, model.Errorf(model.KindUnavailable, "the lvm driver's state directory: %w", err)
 	}
 	d := &Driver{pools: map[string]*pool{}, groups: map[string]*vgroup{}, cluster: c.ClusterID, log: c.Log,
-		cmd: newCommander(run.Exec{}, cf.Devices, c.StateDir), kick: make(chan struct{}, 1)}
+		cmd: newCommander(run.Exec{}, cf.Devices, c.StateDir), kick: make(chan struct{}, 1), slice: defaultSlice}
 	if d.log == nil {
 		quiet := logrus.New()
 		quiet.SetOutput(os.Stderr)
@@ -163,6 +165,9 @@ func (d *Driver) begin(ctx context.Context, c drivers.Config, cf config) (err er
 		}
 		for _, l := range g.lvs {
 			used[l.tags[tagNew]], used[l.tags[tagDeleting]] = true, true
+			if s := l.tags[tagRevert]; s != "" {
+				used[revertNote(l.tags[tagID], s)] = true
+			}
 		}
 		if err := d.recoverGroup(ctx, d.groups[name], g); err != nil {
 			return err

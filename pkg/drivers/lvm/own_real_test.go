@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/osds-io/osds/pkg/drivers"
+	"github.com/osds-io/osds/pkg/drivers/drivertest"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -179,7 +180,7 @@ func TestImportReal(t *testing.T) {
 			if err := d.DeleteVolume(ctx, drivers.VolumeRef{ID: r.ID, Pool: s.pool}); err != nil {
 				t.Error(err)
 			}
-			list := must[[]drivers.Importable](t)(d.ListImportable(ctx, drivers.Page{}))
+			list := must[[]drivers.Importable](t)(d.ListImportable(ctx, s.pool, drivers.Page{}))
 			if len(list) != 1 || list[0].Name != testGroup+"/legacy" || list[0].Obstacle != "" || list[0].Pool != s.pool {
 				t.Fatalf("%+v", list)
 			}
@@ -200,7 +201,7 @@ func TestImportReal(t *testing.T) {
 			if err := d.DeleteVolume(ctx, drivers.VolumeRef{ID: r.ID, Pool: s.pool}); err != nil {
 				t.Error(err)
 			}
-			if list := must[[]drivers.Importable](t)(d.ListImportable(ctx, drivers.Page{})); len(list) != 0 {
+			if list := must[[]drivers.Importable](t)(d.ListImportable(ctx, s.pool, drivers.Page{})); len(list) != 0 {
 				t.Errorf("%+v", list)
 			}
 		})
@@ -355,6 +356,30 @@ func TestAfterHostRestart(t *testing.T) {
 			if err := d.DeleteVolume(ctx, ref); err != nil {
 				t.Error(err)
 			}
+		})
+	}
+}
+
+// Clearing and copying is done in many calls where it takes long, goes on after a
+// restart, and can be undone.
+func TestProgress(t *testing.T) {
+	for _, x := range []struct {
+		zeroing string
+		ops     []string
+	}{
+		{zeroBefore, []string{"create", "clone", "expand", "revert"}},
+		{zeroDelete, []string{"clone", "delete"}},
+	} {
+		t.Run(x.zeroing, func(t *testing.T) {
+			dir := setUp(t, testGroup, "capacity: 900MiB\nzeroing: "+x.zeroing)
+			h := harness(dir, testGroup)
+			h.Size = 96 * model.MiB // more than one step of clearing
+			h.New = func(t testing.TB) drivers.Driver {
+				d := open(t, dir)
+				d.slice = 20 * time.Millisecond
+				return d
+			}
+			drivertest.Progress(t, h, x.ops...)
 		})
 	}
 }

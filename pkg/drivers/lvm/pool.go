@@ -60,6 +60,7 @@ func (d *Driver) poolState(p *pool, g *group) drivers.Pool {
 	if tp != nil {
 		dp.ID = poolID(tp.uuid)
 		dp.Total, dp.Free = p.thinSpace(g, tp)
+		dp.Fills = p.fills(tp)
 	} else {
 		dp.ID = poolID(g.uuid)
 		dp.Total, dp.Free = p.thickSpace(g)
@@ -68,6 +69,20 @@ func (d *Driver) poolState(p *pool, g *group) drivers.Pool {
 	p.lastTotal = dp.Total
 	d.watch(p, g, tp)
 	return dp
+}
+
+// fills are those of a thin pool, as far as they are known.
+func (p *pool) fills(tp *lv) (out []model.Fill) {
+	for _, x := range []struct {
+		of         string
+		used       percent
+		warn, stop int
+	}{{"data", tp.data, p.conf.DataWarn, p.conf.DataStop}, {"metadata", tp.meta, p.conf.MetadataWarn, p.conf.MetadataStop}} {
+		if x.used != noPercent {
+			out = append(out, model.Fill{Of: x.of, Used: min(float64(x.used)/10000, 1), Warn: float64(x.warn) / 100, Stop: float64(x.stop) / 100})
+		}
+	}
+	return out
 }
 
 // thickSpace is what osds has in a group and the free space there.

@@ -3,7 +3,6 @@ package lvm
 import (
 	"context"
 	"errors"
-	"os"
 
 	"github.com/osds-io/osds/internal/keylock"
 	"github.com/osds-io/osds/pkg/drivers"
@@ -205,13 +204,18 @@ func (d *Driver) revertThick(ctx context.Context, p *pool, vol, snap *lv) error 
 	if err := notOpen(ctx, p.vg.name, vol.name); err != nil {
 		return err
 	}
+	name := revertNote(vol.tags[tagID], id)
 	if vol.tags[tagRevert] != id {
+		// How far an earlier one came says nothing of this one.
+		if err := d.journal.set(name, progress{}); err != nil {
+			return err
+		}
 		if err := d.retag(ctx, p.vg, vol.name, vol.tags, vol.tags.with(tagRevert, id)); err != nil {
 			return err
 		}
 	}
 	point("revert", "marked")
-	if err := d.copyBack(ctx, p, vol, snap); err != nil {
+	if err := d.copyBack(ctx, p, vol, snap, name); err != nil {
 		return asKind("reverting volume "+vol.tags[tagID], err)
 	}
 	point("revert", "copied")
@@ -222,11 +226,18 @@ func (d *Driver) revertThick(ctx context.Context, p *pool, vol, snap *lv) error 
 	if err := d.retag(ctx, p.vg, vol.name, marked, marked.without(tagRevert)); err != nil {
 		return err
 	}
+	d.journal.drop(name)
 	point("revert", "end")
 	return nil
 }
 
-func (d *Driver) copyBack(ctx context.Context, p *pool, vol, snap *lv) (err error) {
+// revertNote is the journal's name of how far a thick revert is. It is only of
+// use while the volume's tag says that the revert is going on.
+func revertNote(volumeID, snapshotID string) string { return "revert/" + volumeID + "/" + snapshotID }
+
+// copyBack goes on from where the journal says that an earlier call came to.
+// Nobody has written since: the volume is not exported before the revert ends.
+func (d *Driver) copyBack(ctx context.Context, p *pool, vol, snap *lv, name string) (err error) {
 	size := snap.sizeWhenTaken()
 	src, err := openAtLeast(ctx, p.vg.name, snap.name, size)
 	if err != nil {
@@ -238,11 +249,18 @@ func (d *Driver) copyBack(ctx context.Context, p *pool, vol, snap *lv) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, dst.Close()) }()
-	if err := copyData(ctx, dst, src, 0, int64(size), true, nil); err != nil {
-		return err
+	pc, end := d.pace(ctx), min(int64(size), int64(vol.size))
+	from := min(d.journal.get(name).Offset, int64(vol.size))
+	note := func(off int64) error { return d.journal.set(name, progress{Offset: off}) }
+	if err = copyData(pc, dst, src, min(from, end), end, true, note); err == nil {
+		// What came after the snapshot reads as zero.
+		err = copyData(pc, dst, nil, max(from, end), int64(vol.size), true, note)
 	}
-	// What came after the snapshot reads as zero.
-	return copyData(ctx, dst, (*os.File)(nil), int64(size), int64(vol.size), true, nil)
+	var u *unfinished
+	if errors.As(err, &u) && dst.Sync() == nil {
+		_ = note(u.off)
+	}
+	return err
 }
 
 // retag changes the tags of a logical volume.

@@ -7,14 +7,25 @@ import (
 	"time"
 
 	"github.com/osds-io/osds/internal/faults"
+	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
 )
 
 // viewAge is how old a view may be that a change is based on. Between reports a
 // view is kept up to date with what the driver itself has done; what others did
 // behind its back is seen at the latest after this time, and LVM itself refuses
-// what does not fit any more.
-const viewAge = 10 * time.Second
+// what does not fit any more. Where a report takes long it may be older, so that
+// reports are not most of what is done.
+const (
+	viewAge    = 10 * time.Second
+	viewAgeMax = 30 * time.Second
+	viewRest   = 40 // how many times as long as a report took its view may be used
+)
+
+// maxAge is viewAge for a report that took so long.
+func maxAge(took time.Duration) time.Duration {
+	return min(max(viewAge, viewRest*took), viewAgeMax)
+}
 
 // vgroup is a volume group that pools are in.
 type vgroup struct {
@@ -26,6 +37,7 @@ type vgroup struct {
 	mu   sync.Mutex
 	view *group // what is there, by the last report and our changes since; nil if not known
 	at   time.Time
+	took time.Duration // by that report
 	// changes counts the beginnings and ends of commands that change the group:
 	// a report that one of them overlaps may be out of date.
 	changes, running int
@@ -85,12 +97,14 @@ func (d *Driver) fly(f *flight) {
 			}
 			g.mu.Unlock()
 		}
+		began := time.Now()
 		f.groups, f.err = d.cmd.report(d.ctx, d.groupNames)
+		took := time.Since(began)
 		if f.err == nil {
 			for n, g := range d.groups {
 				g.mu.Lock()
 				if g.changes == before[n] {
-					g.view, g.at = f.groups[n], time.Now()
+					g.view, g.at, g.took = f.groups[n], time.Now(), took
 				}
 				g.mu.Unlock()
 			}
@@ -137,7 +151,7 @@ func (d *Driver) checkGroup(name string, g *group) (*group, error) {
 func (d *Driver) recent(ctx context.Context, name string) (*group, error) {
 	vg := d.groups[name]
 	vg.mu.Lock()
-	if vg.view != nil && time.Since(vg.at) < viewAge {
+	if vg.view != nil && time.Since(vg.at) < maxAge(vg.took) {
 		g := vg.view
 		vg.mu.Unlock()
 		return d.checkGroup(name, g)
@@ -232,13 +246,32 @@ func point(op, at string) {
 // asKind gives an error of the system a kind.
 func asKind(what string, err error) error {
 	var me *model.Error
+	var u *unfinished
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &u) && alone(err, u):
+		return drivers.InProgress(what, u.what, model.Bytes(u.off), model.Bytes(u.end))
 	case errors.As(err, &me):
 		return err
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return model.Errorf(model.KindUnknownOutcome, "%s: %w", what, err)
 	}
 	return model.Errorf(model.KindInternal, "%s: %w", what, err)
+}
+
+// alone says whether nothing else went wrong beside the end of a call's time.
+func alone(err error, u *unfinished) bool {
+	for err != nil && err != error(u) {
+		if j, ok := err.(interface{ Unwrap() []error }); ok {
+			all := j.Unwrap()
+			if len(all) != 1 {
+				return false
+			}
+			err = all[0]
+			continue
+		}
+		err = errors.Unwrap(err)
+	}
+	return err != nil
 }

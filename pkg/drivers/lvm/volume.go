@@ -148,7 +148,7 @@ func (d *Driver) makeThick(ctx context.Context, p *pool, r drivers.CreateVolume,
 		return l, nil
 	}
 	if err := d.finish(ctx, p, l, "create", func(f *os.File, from int64, note func(int64) error) error {
-		return zero(ctx, f, from, int64(l.size), note)
+		return zero(d.pace(ctx), f, from, int64(l.size), note)
 	}); err != nil {
 		return nil, fmt.Errorf("volume %s: %w", r.ID, err)
 	}
@@ -267,7 +267,7 @@ func (d *Driver) finish(ctx context.Context, p *pool, l *lv, op string, fill fun
 			_ = note(u.off) // where the next call goes on
 		}
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return asKind(p.vg.name+"/"+l.name, err)
 	}
 	point(op, "filled")
@@ -393,7 +393,7 @@ func (d *Driver) removeAll(ctx context.Context, vg *vgroup, id, op string) error
 			return err
 		}
 		point(op, "removed")
-		d.journal.drop(l.tags[tagNew], l.tags[tagDeleting])
+		d.journal.drop(l.tags[tagNew], l.tags[tagDeleting], revertNote(id, l.tags[tagRevert]))
 	}
 	return nil
 }

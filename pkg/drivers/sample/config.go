@@ -17,6 +17,11 @@ type config struct {
 	Pool map[string]poolConfig `yaml:"pool"`
 	// Latency is how long each operation takes, by its name or "default".
 	Latency map[string]time.Duration `yaml:"latency"`
+	// Work is how long the work of an operation takes in all: create, clone,
+	// expand, revert or delete. It is done in slices, each a call, and goes on
+	// after a restart.
+	Work  map[string]time.Duration `yaml:"work"`
+	Slice time.Duration            `yaml:"slice"`
 	// Jitter varies each latency by up to this share of it, 0 to 1.
 	Jitter float64 `yaml:"jitter"`
 	// Seed makes jitter and failures the same in each run of the same calls;
@@ -32,7 +37,9 @@ type poolConfig struct {
 	Count                 int         `yaml:"count"`
 	OverProvisioningRatio float64     `yaml:"overProvisioningRatio"`
 	Unusable              string      `yaml:"unusable"`
-	Lacks                 []string    `yaml:"lacks"`
+	// Fills are what the pool says of the parts of it that can run full.
+	Fills []model.Fill `yaml:"fills"`
+	Lacks []string     `yaml:"lacks"`
 }
 
 // failure makes some calls of one operation fail.
@@ -90,6 +97,10 @@ func failureKinds() []string {
 const (
 	maxPools   = 100_000
 	maxLatency = time.Hour
+	maxWork    = 24 * time.Hour
+	maxSlice   = time.Minute
+
+	defaultSlice = time.Second
 )
 
 // load reads the driver's YAML; without one there are the default pools.
@@ -130,6 +141,9 @@ func (c *config) Validate() error {
 			return model.Invalid("latency."+op, "must be from 0s to %s, not %s", maxLatency, l)
 		}
 	}
+	if err := c.checkWork(); err != nil {
+		return err
+	}
 	for i, f := range c.Failures {
 		if err := f.check(); err != nil {
 			return drivers.Prefixed(fmt.Sprintf("failures[%d]", i), err)
@@ -148,6 +162,25 @@ func (c *config) Validate() error {
 		if total += p.Count; total > maxPools {
 			return model.Invalid("pool", "more than %d pools", maxPools)
 		}
+	}
+	return nil
+}
+
+func (c *config) checkWork() error {
+	known := []string{opCreate, opClone, opExpand, opRevert, opDelete}
+	for op, l := range c.Work {
+		if !slices.Contains(known, op) {
+			return model.Invalid("work."+op, "this operation has no work to do; %s", meant(op, known))
+		}
+		if l < 0 || l > maxWork {
+			return model.Invalid("work."+op, "must be from 0s to %s, not %s", maxWork, l)
+		}
+	}
+	if c.Slice == 0 {
+		c.Slice = defaultSlice
+	}
+	if c.Slice < 0 || c.Slice > maxSlice {
+		return model.Invalid("slice", "must be from 1ns to %s, not %s", maxSlice, c.Slice)
 	}
 	return nil
 }
@@ -203,6 +236,9 @@ func (p *poolConfig) check() error {
 		if err := drivers.CheckID("id", p.ID); err != nil {
 			return err
 		}
+	}
+	if len(model.UsableFills(p.Fills)) != len(p.Fills) {
+		return model.Invalid("fills", "each of at most %d has a name of its own (small letters) and used, warn and stop from 0 to 1", model.MaxFills)
 	}
 	if err := drivers.CheckRatio(&p.OverProvisioningRatio); err != nil {
 		return err

@@ -39,6 +39,9 @@ type volume struct {
 	Source string `json:"o,omitempty"`
 	// Reverted is the snapshot that it was last put back to.
 	Reverted string `json:"r,omitempty"`
+	// Part marks one that is not whole yet, Going one that is being wiped.
+	Part  bool `json:"i,omitempty"`
+	Going bool `json:"d,omitempty"`
 }
 
 type snapshot struct {
@@ -168,8 +171,8 @@ func (d *Driver) volumeOf(tx *bbolt.Tx, r drivers.VolumeRef) (volume, bool, erro
 // needVolume is volumeOf for a volume that must be there.
 func (d *Driver) needVolume(tx *bbolt.Tx, r drivers.VolumeRef) (volume, error) {
 	v, ok, err := d.volumeOf(tx, r)
-	if err == nil && !ok {
-		err = model.Errorf(model.KindNotFound, "volume %s is not there", r.ID)
+	if err == nil && (!ok || v.Part || v.Going) {
+		err = model.Errorf(model.KindNotFound, "volume %s is not there, or not whole", r.ID)
 	}
 	return v, err
 }
@@ -201,7 +204,7 @@ func (d *Driver) needSnapshot(tx *bbolt.Tx, r drivers.SnapshotRef) (snapshot, er
 func (v volume) public(id string) drivers.Volume {
 	name, format := drivers.NAA(id)
 	return drivers.Volume{ID: id, Pool: v.Pool, Size: v.Size, DurableName: name, DurableFormat: format,
-		TenantID: v.Tenant, ClusterID: v.Cluster}
+		TenantID: v.Tenant, ClusterID: v.Cluster, Incomplete: v.Part || v.Going}
 }
 
 func (s snapshot) public(id string) drivers.Snapshot {

@@ -131,7 +131,7 @@ func newRand(seed int64) *rand.Rand {
 // those of its pools are derived.
 func (d *Driver) prepare() (id uuid.UUID, err error) {
 	err = d.db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range [][]byte{bMeta, bVolumes, bSnapshots, bExports, bSnapshotsOf, bExportsOf, bUsed} {
+		for _, b := range [][]byte{bMeta, bVolumes, bSnapshots, bExports, bSnapshotsOf, bExportsOf, bUsed, bWork} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
@@ -166,7 +166,7 @@ func (d *Driver) Pools(ctx context.Context) ([]drivers.Pool, error) {
 				ID: p.id, Name: n, Total: p.Capacity, Free: max(free, 0),
 				OverProvisioning: p.OverProvisioningRatio, AvailabilityZone: p.AvailabilityZone,
 				StorageType: p.StorageType, Description: p.Description, MultiAttach: p.MultiAttach,
-				Extras: p.Extras, Unusable: p.Unusable, Lacks: p.Lacks,
+				Extras: p.Extras, Unusable: p.Unusable, Lacks: p.Lacks, Fills: p.Fills,
 			})
 		}
 		return nil
@@ -236,25 +236,28 @@ func (d *Driver) roll(op string) (time.Duration, *failure) {
 // checks before it writes: an error of its own means that it has written
 // nothing. It may be called more than once.
 func (d *Driver) change(ctx context.Context, op string, fn func(*bbolt.Tx) error) error {
-	return d.act(ctx, op, func() error {
-		faults.Point("sample." + op + ".before")
-		var refused error
-		err := d.db.Batch(func(tx *bbolt.Tx) error {
-			refused = nil
-			err := fn(tx)
-			var e *model.Error
-			if errors.As(err, &e) {
-				refused = err
-				return nil // do not undo the others' work for it
-			}
-			return err
-		})
-		faults.Point("sample." + op + ".after")
-		if err != nil {
-			return model.Errorf(model.KindUnknownOutcome, "sample inventory: %w", err)
+	return d.act(ctx, op, func() error { return d.commit(op, fn) })
+}
+
+// commit is change for what comes after a call's beginning.
+func (d *Driver) commit(op string, fn func(*bbolt.Tx) error) error {
+	faults.Point("sample." + op + ".before")
+	var refused error
+	err := d.db.Batch(func(tx *bbolt.Tx) error {
+		refused = nil
+		err := fn(tx)
+		var e *model.Error
+		if errors.As(err, &e) {
+			refused = err
+			return nil // do not undo the others' work for it
 		}
-		return refused
+		return err
 	})
+	faults.Point("sample." + op + ".after")
+	if err != nil {
+		return model.Errorf(model.KindUnknownOutcome, "sample inventory: %w", err)
+	}
+	return refused
 }
 
 func (d *Driver) view(fn func(*bbolt.Tx) error) error {

@@ -84,6 +84,12 @@ func TestCrash(t *testing.T) {
 	drivertest.Crash(t, h, dir)
 }
 
+// Long work is done in many calls, goes on after a restart, and can be undone.
+func TestProgress(t *testing.T) {
+	_, h := harness(t, "pool: {p: {capacity: 2GiB}}\nwork: {create: 200ms, clone: 200ms, expand: 200ms, revert: 200ms, delete: 200ms}\nslice: 1ms")
+	drivertest.Progress(t, h, "create", "clone", "expand", "revert", "delete")
+}
+
 func TestDefaultPools(t *testing.T) {
 	d, err := Factory(t.Context(), drivers.Config{StateDir: t.TempDir()})
 	if err != nil {
@@ -253,6 +259,10 @@ func TestConfig(t *testing.T) {
 		{"pool: {p: {extras: {dataStorage: {provisioningPolicy: Fat}}}}", "pool.p.extras.dataStorage.provisioningPolicy", "Thin or Thick"},
 		{"latency: {crate: 1ms}", "latency.crate", `"create"`},
 		{"latency: {create: 2h}", "latency.create", "from 0s"},
+		{"work: {crate: 1s}", "work.crate", `"create"`},
+		{"work: {get: 1s}", "work.get", "no work"},
+		{"work: {create: 25h}", "work.create", "from 0s"},
+		{"slice: 1h", "slice", "from 1ns"},
 		{"jitter: 2", "jitter", "from 0 to 1"},
 		{"failures: [{op: creat, rate: 1, kind: busy}]", "failures[0].op", `"create"`},
 		{"failures: [{op: create, rate: 2, kind: busy}]", "failures[0].rate", "from 0 to 1"},

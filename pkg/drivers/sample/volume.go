@@ -42,8 +42,15 @@ func (d *Driver) create(ctx context.Context, op string, r drivers.CreateVolume) 
 		if err != nil {
 			return err
 		}
-		if ok {
-			if have.Pool != want.Pool || have.Size != want.Size || have.Source != want.Source {
+		same := ok && have.Pool == want.Pool && have.Size == want.Size && have.Source == want.Source
+		switch {
+		case ok && (have.Going || have.Part && !same):
+			// What is left of another is of no use.
+			if err := d.forget(tx, r.ID, have); err != nil {
+				return err
+			}
+		case ok:
+			if !same {
 				return model.Errorf(model.KindExists, "volume %s is there already, with another size, source or pool", r.ID)
 			}
 			got = have
@@ -59,12 +66,45 @@ func (d *Driver) create(ctx context.Context, op string, r drivers.CreateVolume) 
 			return err
 		}
 		got = want
-		return put(tx, bVolumes, r.ID, want)
+		got.Part = d.toils(op)
+		return put(tx, bVolumes, r.ID, got)
 	})
+	if err == nil && got.Part {
+		if err = d.toil(ctx, op, r.ID, r.Size); err == nil {
+			got, err = d.whole(op, r)
+		}
+	}
 	if err != nil {
 		return drivers.Volume{}, err
 	}
 	return got.public(r.ID), nil
+}
+
+// whole ends the work on a new volume.
+func (d *Driver) whole(op string, r drivers.CreateVolume) (v volume, err error) {
+	err = d.commit(op, func(tx *bbolt.Tx) error {
+		var ok bool
+		if v, ok, err = get[volume](tx, bVolumes, r.ID); err != nil || !ok || v.Going {
+			return model.Errorf(model.KindUnavailable, "volume %s was removed while it was made: call again (%v)", r.ID, err)
+		}
+		v.Part = false
+		if err := restWork(tx, r.ID, ""); err != nil {
+			return err
+		}
+		return put(tx, bVolumes, r.ID, v)
+	})
+	return v, err
+}
+
+// forget takes a volume out of the inventory.
+func (d *Driver) forget(tx *bbolt.Tx, id string, v volume) error {
+	if err := d.addUsed(tx, v.Pool, -v.Size); err != nil {
+		return err
+	}
+	if err := restWork(tx, id, ""); err != nil {
+		return err
+	}
+	return tx.Bucket(bVolumes).Delete([]byte(id))
 }
 
 func (d *Driver) checkSource(tx *bbolt.Tx, r drivers.CreateVolume) error {
@@ -103,7 +143,9 @@ func (d *Driver) DeleteVolume(ctx context.Context, r drivers.VolumeRef) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
-	return d.change(ctx, opDelete, func(tx *bbolt.Tx) error {
+	var wipe model.Bytes
+	err := d.change(ctx, opDelete, func(tx *bbolt.Tx) error {
+		wipe = 0
 		v, ok, err := d.volumeOf(tx, r)
 		if err != nil || !ok {
 			return err
@@ -114,10 +156,24 @@ func (d *Driver) DeleteVolume(ctx context.Context, r drivers.VolumeRef) error {
 		if s := firstOf(tx, bSnapshotsOf, r.ID); s != "" {
 			return model.Errorf(model.KindBusy, "volume %s has snapshots, such as %s", r.ID, s)
 		}
-		if err := d.addUsed(tx, v.Pool, -v.Size); err != nil {
+		if v.Part || !d.toils(opDelete) {
+			return d.forget(tx, r.ID, v)
+		}
+		wipe, v.Going = v.Size, true
+		return put(tx, bVolumes, r.ID, v)
+	})
+	if err != nil || wipe == 0 {
+		return err
+	}
+	if err := d.toil(ctx, opDelete, r.ID, wipe); err != nil {
+		return err
+	}
+	return d.commit(opDelete, func(tx *bbolt.Tx) error {
+		v, ok, err := d.volumeOf(tx, r)
+		if err != nil || !ok || !v.Going {
 			return err
 		}
-		return tx.Bucket(bVolumes).Delete([]byte(r.ID))
+		return d.forget(tx, r.ID, v)
 	})
 }
 
@@ -163,8 +219,27 @@ func (d *Driver) ExpandVolume(ctx context.Context, r drivers.VolumeRef, size mod
 		return drivers.Volume{}, err
 	}
 	var v volume
+	if d.toils(opExpand) {
+		var more model.Bytes
+		if err := d.view(func(tx *bbolt.Tx) error {
+			if v, ok, err := d.volumeOf(tx, r); err == nil && ok && !v.Part && !v.Going {
+				more = size - v.Size
+			}
+			return nil
+		}); err != nil {
+			return drivers.Volume{}, err
+		}
+		if more > 0 {
+			if err := d.toil(ctx, opExpand, r.ID, more); err != nil {
+				return drivers.Volume{}, err
+			}
+		}
+	}
 	err := d.change(ctx, opExpand, func(tx *bbolt.Tx) (err error) {
-		if v, err = d.needVolume(tx, r); err != nil || v.Size >= size {
+		if v, err = d.needVolume(tx, r); err != nil {
+			return err
+		}
+		if err := restWork(tx, r.ID, opExpand); err != nil || v.Size >= size {
 			return err
 		}
 		ability := model.AbilityExpand
@@ -195,6 +270,23 @@ func (d *Driver) RevertVolume(ctx context.Context, vr drivers.VolumeRef, sr driv
 		return drivers.Volume{}, err
 	}
 	var v volume
+	if d.toils(opRevert) {
+		// What would be refused needs no work first.
+		var need bool
+		if err := d.view(func(tx *bbolt.Tx) (err error) {
+			v, err = d.needVolume(tx, vr)
+			s, ok, serr := d.snapshotOf(tx, sr)
+			need = err == nil && serr == nil && ok && s.Volume == vr.ID && firstOf(tx, bExportsOf, vr.ID) == ""
+			return nil
+		}); err != nil {
+			return drivers.Volume{}, err
+		}
+		if need {
+			if err := d.toil(ctx, opRevert, vr.ID, v.Size); err != nil {
+				return drivers.Volume{}, err
+			}
+		}
+	}
 	err := d.change(ctx, opRevert, func(tx *bbolt.Tx) (err error) {
 		if v, err = d.needVolume(tx, vr); err != nil {
 			return err
@@ -210,6 +302,9 @@ func (d *Driver) RevertVolume(ctx context.Context, vr drivers.VolumeRef, sr driv
 			return model.Errorf(model.KindBusy, "volume %s is exported by attachment %s", vr.ID, a)
 		}
 		if err := d.can(v.Pool, model.AbilityRevert); err != nil {
+			return err
+		}
+		if err := restWork(tx, vr.ID, opRevert); err != nil {
 			return err
 		}
 		v.Reverted = sr.ID

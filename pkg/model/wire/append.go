@@ -47,7 +47,8 @@ func AppendVolume(b []byte, v *model.Volume) []byte {
 		o.b = append(in.b, '}')
 	}
 	o.text("sourceVolumeId", v.SourceVolumeID)
-	o.text("statusReason", v.StatusReason)
+	o.text("existing", v.Existing)
+	o.text("statusReason", reason(v.StatusReason, v.Task))
 	o.text("taskId", taskID(v.Task))
 	return append(o.b, '}')
 }

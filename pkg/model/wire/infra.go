@@ -77,6 +77,26 @@ type StoragePoolSpec struct {
 	Backend               string   `json:"backend,omitempty"`
 	Driver                string   `json:"driver,omitempty"`
 	Abilities             []string `json:"abilities,omitempty"`
+	// Fills are of parts of the pool that can run full by themselves.
+	Fills []FillSpec `json:"fills,omitempty"`
+}
+
+// FillSpec is how full a part of a pool is; the figures are from 0 to 1.
+type FillSpec struct {
+	model.Fill
+	Watermark model.Watermark `json:"watermark"`
+}
+
+// SetFills shows a pool's live fills. What has reached a watermark is the reason
+// of its status, unless there is a graver one.
+func (s *StoragePoolSpec) SetFills(fills []model.Fill) {
+	s.Fills = nil
+	for _, f := range fills {
+		s.Fills = append(s.Fills, FillSpec{f, f.Watermark()})
+	}
+	if s.StatusReason == "" {
+		s.StatusReason = model.Warnings(fills)
+	}
 }
 
 // PoolExtrasSpec is what a pool can do.
@@ -190,4 +210,15 @@ func FromHost(h *model.Host) *HostSpec {
 		s.AvailabilityZones = []string{}
 	}
 	return s
+}
+
+// ImportableSpec is a volume that a pool's backend has and osds has not made.
+type ImportableSpec struct {
+	// Name is the backend's own: VolumeSpec.Existing.
+	Name   string `json:"name"`
+	PoolID string `json:"poolId"`
+	Size   int64  `json:"size"` // GB, rounded up
+	Bytes  int64  `json:"bytes"`
+	// Obstacle says why it cannot be imported now; empty if it can.
+	Obstacle string `json:"obstacle,omitempty"`
 }

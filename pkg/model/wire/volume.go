@@ -32,14 +32,25 @@ type VolumeSpec struct {
 
 	// SourceVolumeID makes a volume a clone of another one.
 	SourceVolumeID string `json:"sourceVolumeId,omitempty"`
-	StatusReason   string `json:"statusReason,omitempty"`
-	TaskID         string `json:"taskId,omitempty"`
+	// Existing makes a volume of what the pool PoolID has under this name.
+	Existing     string `json:"existing,omitempty"`
+	StatusReason string `json:"statusReason,omitempty"`
+	TaskID       string `json:"taskId,omitempty"`
 }
 
 // Identifier is what the hosts' operating systems see of a volume.
 type Identifier struct {
 	DurableName       string `json:"durableName,omitempty"`
 	DurableNameFormat string `json:"durableNameFormat,omitempty"`
+}
+
+// reason is what a record says of its status: how far long work on it is, while
+// there is any.
+func reason(of string, t *model.Task) string {
+	if s := t.Doing(); s != "" {
+		return s
+	}
+	return of
 }
 
 // FromVolume shows a volume. Its metadata is the client's, with the driver's
@@ -63,7 +74,8 @@ func FromVolume(v *model.Volume) *VolumeSpec {
 		ReplicationID:    v.ReplicationID,
 		MultiAttach:      v.MultiAttach,
 		SourceVolumeID:   v.SourceVolumeID,
-		StatusReason:     v.StatusReason,
+		Existing:         v.Existing,
+		StatusReason:     reason(v.StatusReason, v.Task),
 		TaskID:           taskID(v.Task),
 	}
 	if v.DurableName != "" {

@@ -18,28 +18,42 @@ type TaskSpec struct {
 	Step       model.Step      `json:"step,omitempty"`
 	// Attempts counts the failed tries of the current step; NextRetry is when
 	// it will be tried again, Deadline when trying ends.
-	Attempts  int            `json:"attempts"`
-	LastError string         `json:"lastError,omitempty"`
-	ErrorKind model.Kind     `json:"errorKind,omitempty"`
-	NextRetry string         `json:"nextRetry,omitempty"`
-	CreatedAt string         `json:"createdAt"`
-	EndedAt   string         `json:"endedAt,omitempty"`
-	Deadline  string         `json:"deadline,omitempty"`
-	Owner     string         `json:"owner,omitempty"`
-	Epoch     int64          `json:"epoch,omitempty"`
-	RequestID string         `json:"requestId,omitempty"`
-	Steps     []TaskStepSpec `json:"steps,omitempty"`
+	Attempts  int        `json:"attempts"`
+	LastError string     `json:"lastError,omitempty"`
+	ErrorKind model.Kind `json:"errorKind,omitempty"`
+	NextRetry string     `json:"nextRetry,omitempty"`
+	// Progress is of the current step, where its work is long.
+	Progress  *TaskProgressSpec `json:"progress,omitempty"`
+	CreatedAt string            `json:"createdAt"`
+	EndedAt   string            `json:"endedAt,omitempty"`
+	Deadline  string            `json:"deadline,omitempty"`
+	Owner     string            `json:"owner,omitempty"`
+	Epoch     int64             `json:"epoch,omitempty"`
+	RequestID string            `json:"requestId,omitempty"`
+	Steps     []TaskStepSpec    `json:"steps,omitempty"`
 	// CancelRequested says that a user asked for the task to undo itself.
 	CancelRequested bool  `json:"cancelRequested,omitempty"`
 	NewSize         int64 `json:"newSize,omitempty"` // GB
 	// GrowFileSystem, of a resize; Force, of a detach.
-	GrowFileSystem bool     `json:"growFileSystem,omitempty"`
-	Force          bool     `json:"force,omitempty"`
-	SnapshotID     string   `json:"snapshotId,omitempty"`
-	ExcludedPools  []string `json:"excludedPools,omitempty"`
+	GrowFileSystem bool `json:"growFileSystem,omitempty"`
+	Force          bool `json:"force,omitempty"`
+	// Release, of a volume's deletion: its data stays on the backend.
+	Release       bool     `json:"release,omitempty"`
+	SnapshotID    string   `json:"snapshotId,omitempty"`
+	ExcludedPools []string `json:"excludedPools,omitempty"`
 	// ResourceStatus and ResourceName save a second question.
 	ResourceName   string       `json:"resourceName,omitempty"`
 	ResourceStatus model.Status `json:"resourceStatus,omitempty"`
+}
+
+// TaskProgressSpec is how far long work is. Sizes are bytes.
+type TaskProgressSpec struct {
+	What    string `json:"what"`
+	Done    int64  `json:"done"`
+	Total   int64  `json:"total"`
+	Percent int    `json:"percent"`
+	// AdvancedAt is when it was last seen to advance.
+	AdvancedAt string `json:"advancedAt"`
 }
 
 // TaskStepSpec is a step that ended.
@@ -77,6 +91,7 @@ func FromTask(r model.Tasked) *TaskSpec {
 		NewSize:         t.NewSize.GBCeil(),
 		GrowFileSystem:  t.GrowFS,
 		Force:           t.Force,
+		Release:         t.Release,
 		SnapshotID:      t.SnapshotID,
 		ExcludedPools:   t.Excluded,
 		ResourceName:    m.Name,
@@ -87,6 +102,9 @@ func FromTask(r model.Tasked) *TaskSpec {
 	}
 	if !t.State.Done() {
 		s.NextRetry, s.Deadline = FormatTime(t.NextRun), FormatTime(t.Deadline)
+	}
+	if p := t.Progress; p != nil {
+		s.Progress = &TaskProgressSpec{What: p.What, Done: int64(p.Done), Total: int64(p.Total), Percent: p.Progress().Percent(), AdvancedAt: FormatTime(p.At)}
 	}
 	for _, d := range t.History {
 		s.Steps = append(s.Steps, TaskStepSpec{Step: d.Step, At: FormatTime(d.At), Attempts: d.Attempts, Error: d.Error})

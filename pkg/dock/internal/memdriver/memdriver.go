@@ -20,6 +20,8 @@ type Driver struct {
 	Hook func(ctx context.Context, method, id string) error
 	// Total is the size of the only pool.
 	Total model.Bytes
+	// Fills are shown of the pool.
+	Fills []model.Fill
 
 	mu      sync.Mutex
 	vols    map[string]drivers.Volume
@@ -75,7 +77,7 @@ func (d *Driver) Pools(ctx context.Context) ([]drivers.Pool, error) {
 	}
 	return []drivers.Pool{{
 		Name: "mem", Total: d.Total, Free: d.Total - used, OverProvisioning: 1,
-		AvailabilityZone: "default", StorageType: "block", MultiAttach: true,
+		AvailabilityZone: "default", StorageType: "block", MultiAttach: true, Fills: d.Fills,
 	}}, nil
 }
 
