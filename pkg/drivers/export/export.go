@@ -41,6 +41,9 @@ type Config struct {
 	Target string
 	// TgtControlPort is tgtd's control port, where several run.
 	TgtControlPort int
+	// WriteThrough is auto, which is also the default: what is acknowledged is
+	// stable, where a device has a cache that is not; or never.
+	WriteThrough string
 	// Log is told of what was restored and removed; may be nil.
 	Log logrus.FieldLogger
 	// Run runs commands; the real ones if nil.

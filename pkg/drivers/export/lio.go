@@ -12,9 +12,9 @@ import (
 
 // lio is the kernel's iSCSI target, set up through configfs:
 //
-//	core/iblock_5150/osds.OWNER.VOLUME   one store for each volume, shared by
-//	                                     its targets, so that SCSI reservations are
-//	iscsi/IQN/tpgt_1                     one target for each attachment
+//	core/.../osds.OWNER.VOLUME   one store for each volume, shared by its targets,
+//	                             so that SCSI reservations are: see store.go
+//	iscsi/IQN/tpgt_1             one target for each attachment
 //
 // The alias of a target's group says whose it is.
 type lio struct {
@@ -23,16 +23,14 @@ type lio struct {
 	mods  *kmods
 }
 
-// lioHBA is the number of the adapter that stores of osds are under: far from
-// the small ones that targetcli counts from.
-const lioHBA = "iblock_5150"
-
 const tagPrefix = "osds:"
 
-func (l *lio) core() string { return filepath.Join(l.root, "target/core") }
-
-func (l *lio) store(volumeID string) string {
-	return filepath.Join(l.core(), lioHBA, "osds."+l.owner+"."+volumeID)
+// stores are those of exports that write through all caches, or that do not.
+func (l *lio) stores(through bool) stores {
+	if through {
+		return stores{root: l.root, owner: l.owner, adapter: throughStores, through: true}
+	}
+	return stores{root: l.root, owner: l.owner, adapter: directStores}
 }
 
 func (l *lio) target(name string) string { return filepath.Join(l.root, "target/iscsi", name) }
@@ -72,7 +70,18 @@ func (l *lio) make(ctx context.Context, n *note) error {
 		return err
 	}
 	t := &tree{ctx: ctx}
-	l.makeStore(t, n)
+	if n.WriteThrough {
+		t.fail("stores that write through", l.mods.load(ctx, throughModule))
+	}
+	s := l.stores(n.WriteThrough)
+	if t.ok() {
+		s.make(t, store{volumeID: n.VolumeID, device: n.Device, serial: serialOf(n.VolumeID)})
+	}
+	if n.SaysCache {
+		// A host that has not looked again since it was told of a cache may ask
+		// that single writes pass it, and would be refused.
+		t.put(filepath.Join(s.path(n.VolumeID), "attrib/emulate_write_cache"), "1")
+	}
 	if !t.ok() {
 		return t.err
 	}
@@ -92,7 +101,7 @@ func (l *lio) make(ctx context.Context, n *note) error {
 	faults.Point("export.lio.portals")
 	unit := filepath.Join(g, "lun/lun_1")
 	t.dir(unit)
-	t.link(l.store(n.VolumeID), filepath.Join(unit, "osds"))
+	t.link(s.path(n.VolumeID), filepath.Join(unit, "osds"))
 	faults.Point("export.lio.unit")
 	for _, i := range n.Initiators {
 		l.makeACL(t, n, filepath.Join(g, "acls", i), unit)
@@ -131,105 +140,17 @@ func zeroOne(b bool) string {
 	return "0"
 }
 
-// makeStore makes a volume's store, or completes it. The volume's lock is held.
-func (l *lio) makeStore(t *tree, n *note) {
-	s := l.store(n.VolumeID)
-	if attr(filepath.Join(s, "enable")) == "1" {
-		have := attr(filepath.Join(s, "udev_path"))
-		if have == n.Device || sameDevice(have, n.Device) {
-			return
-		}
-		// Of another device: a loop device that was made anew, say. It can be
-		// replaced only while nothing uses it.
-		l.removeStore(t, n.VolumeID)
-		if t.err != nil {
-			t.err = model.Errorf(model.KindBusy, "volume %s is exported as %s already, and is now %s: %w", n.VolumeID, have, n.Device, t.err)
-			return
-		}
-	} else if exists(s) {
-		l.removeStore(t, n.VolumeID) // half made: what it was told is not to be seen
-	}
-	// The adapter goes with its last store, perhaps one of another dock's.
-	for range 8 {
-		t.dir(filepath.Dir(s))
-		if err := os.Mkdir(s, 0o755); err == nil || !os.IsNotExist(err) || !t.ok() {
-			if !os.IsExist(err) {
-				t.fail("make "+s, err)
-			}
-			break
-		}
-	}
-	t.write(filepath.Join(s, "control"), "udev_path="+n.Device)
-	t.write(filepath.Join(s, "udev_path"), n.Device)
-	t.write(filepath.Join(s, "wwn/vpd_unit_serial"), serialOf(n.VolumeID))
-	faults.Point("export.lio.store")
-	t.write(filepath.Join(s, "enable"), "1")
-	// Discard, where the device can.
-	t.try(filepath.Join(s, "attrib/emulate_tpu"), "1")
-	if t.err == nil {
-		l.restoreReservations(s, serialOf(n.VolumeID))
-	}
-	faults.Point("export.lio.enabled")
-}
-
-// restoreReservations gives a new store the reservations that initiators asked
-// to outlive a power cut. The kernel writes them but does not read them.
-func (l *lio) restoreReservations(store, serial string) {
-	dbroot := attr(filepath.Join(l.root, "target/dbroot"))
-	b, err := os.ReadFile(filepath.Join(dbroot, "pr", "aptpl_"+serial))
-	if err != nil {
-		return
-	}
-	for _, r := range aptplRecords(string(b)) {
-		_ = writeAttr(filepath.Join(store, "pr/res_aptpl_metadata"), r)
-	}
-}
-
-// aptplRecords makes of the kernel's file what it takes back: a record a line,
-// its fields separated by commas.
-func aptplRecords(file string) []string {
-	var out []string
-	var fields []string
-	for _, line := range strings.Split(file, "\n") {
-		line = strings.TrimSpace(line)
-		switch {
-		case strings.HasPrefix(line, "PR_REG_START:"):
-			fields = nil
-		case strings.HasPrefix(line, "PR_REG_END:"):
-			if len(fields) > 0 && len(out) < 256 {
-				out = append(out, strings.Join(fields, ","))
-			}
-			fields = nil
-		case strings.Contains(line, "=") && len(fields) < 32:
-			fields = append(fields, line)
-		}
-	}
-	return out
-}
-
-// sameDevice says whether two paths are one device.
-func sameDevice(a, b string) bool {
-	x, err := os.Stat(a)
-	if err != nil {
-		return false
-	}
-	y, err := os.Stat(b)
-	if err != nil {
-		return false
-	}
-	dx, ok1 := rdevOf(x)
-	dy, ok2 := rdevOf(y)
-	return ok1 && ok2 && dx == dy
-}
-
 // remove removes an export's target, sessions and all, and the volume's store
 // if nobody else uses it. The volume's lock is held.
 func (l *lio) remove(ctx context.Context, n *note) error {
 	t := &tree{ctx: ctx}
 	l.removeTarget(t, n.Name)
 	faults.Point("export.lio.removed")
-	if t.ok() && exists(l.store(n.VolumeID)) && !l.storeUsed(t, n.VolumeID) {
-		l.removeStore(t, n.VolumeID)
+	for _, through := range []bool{false, true} {
+		s := l.stores(through)
+		if t.ok() && exists(s.path(n.VolumeID)) && !l.storeUsed(t, s, n.VolumeID) {
+			s.remove(t, n.VolumeID)
+		}
 	}
 	return t.err
 }
@@ -264,21 +185,14 @@ func (l *lio) removeTarget(t *tree, name string) {
 }
 
 // storeUsed says whether a target has a unit on a volume's store.
-func (l *lio) storeUsed(t *tree, volumeID string) bool {
+func (l *lio) storeUsed(t *tree, s stores, volumeID string) bool {
+	end := filepath.Join(s.adapter, filepath.Base(s.path(volumeID)))
 	for _, name := range t.sub(filepath.Join(l.root, "target/iscsi")) {
-		if at, err := os.Readlink(filepath.Join(l.group(name), "lun/lun_1/osds")); err == nil && filepath.Base(at) == filepath.Base(l.store(volumeID)) {
+		if at, err := os.Readlink(filepath.Join(l.group(name), "lun/lun_1/osds")); err == nil && strings.HasSuffix(at, "/"+end) {
 			return true
 		}
 	}
 	return false
-}
-
-func (l *lio) removeStore(t *tree, volumeID string) {
-	s := l.store(volumeID)
-	t.rmdir(s)
-	if t.err == nil {
-		_ = os.Remove(filepath.Dir(s)) // refused while others have stores there
-	}
 }
 
 // connected says who is logged in; empty if nobody is.
@@ -339,13 +253,9 @@ func (l *lio) orphan(ctx context.Context, name string) error {
 // not want.
 func (l *lio) sweep(ctx context.Context, keep func(volumeID string) bool) (gone []string, err error) {
 	t := &tree{ctx: ctx}
-	for _, s := range t.sub(filepath.Join(l.core(), lioHBA)) {
-		id, ours := strings.CutPrefix(s, "osds."+l.owner+".")
-		if !ours || keep(id) || l.storeUsed(t, id) {
-			continue
-		}
-		l.removeStore(t, id)
-		gone = append(gone, "the store of volume "+id)
+	for _, through := range []bool{false, true} {
+		s := l.stores(through)
+		gone = append(gone, s.sweep(t, keep, func(id string) bool { return l.storeUsed(t, s, id) })...)
 	}
 	return gone, t.err
 }

@@ -201,14 +201,14 @@ func TestLIOShared(t *testing.T) {
 	alone.AttachmentID, alone.MultiAttach = model.NewID(), false
 	_, err := b.m.Export(ctx(t), alone)
 	b.kind("one that will not share", err, model.KindBusy)
-	stores, _ := filepath.Glob(filepath.Join(configfsRoot, "target/core", lioHBA, "*"))
+	stores, _ := filepath.Glob(filepath.Join(configfsRoot, "target/core", throughStores, "*"))
 	if got := b.m.Of(r.VolumeID); len(got) != 2 || len(stores) < 1 {
 		t.Errorf("%q, %q", got, stores)
 	}
 	if err := b.m.Unexport(ctx(t), r.AttachmentID, false); err != nil {
 		t.Fatal(err)
 	}
-	if !exists(b.m.servers[targetLIO].(*lio).store(r.VolumeID)) {
+	if !exists(b.m.servers[targetLIO].(*lio).stores(true).path(r.VolumeID)) {
 		t.Error("the store went with the first of two exports")
 	}
 }
@@ -299,7 +299,7 @@ func TestOrphans(t *testing.T) {
 		}
 	}
 	for _, d := range []string{filepath.Join(configfsRoot, "target/iscsi", targetName(ISCSI, is.AttachmentID)), filepath.Join(configfsRoot, "nvmet/subsystems", targetName(NVMe, nv.AttachmentID)),
-		b.m.servers[targetLIO].(*lio).store(is.VolumeID)} {
+		b.m.servers[targetLIO].(*lio).stores(true).path(is.VolumeID)} {
 		if exists(d) {
 			t.Errorf("%s is there", d)
 		}

@@ -45,6 +45,9 @@ func (n *note) detail() string {
 	if n.ReadOnly {
 		d += ", read-only"
 	}
+	if n.WriteThrough {
+		d += ", write-through"
+	}
 	return d
 }
 

@@ -91,6 +91,7 @@ func Open(ctx context.Context, c Config, device DeviceOf) (*Manager, error) {
 func newManager(c Config, device DeviceOf) (*Manager, error) {
 	if err := first(
 		oneOf("target", c.Target, "", targetLIO, targetTGT),
+		checkThrough(c.WriteThrough),
 		chapCheck(c)); err != nil {
 		return nil, err
 	}
@@ -119,12 +120,13 @@ func newManager(c Config, device DeviceOf) (*Manager, error) {
 		c.Run = run.Exec{}
 	}
 	mods := &kmods{run: c.Run}
+	front := &fronts{stores: stores{root: configfsRoot, owner: owner, adapter: frontStores, through: true}, run: c.Run, mods: mods}
 	return &Manager{
 		conf: c, book: book, owner: owner, log: c.Log, device: device, iscsiPortals: is, nvmePortals: nv,
 		notes: map[string]*note{}, bad: map[string]error{}, stop: func() {},
 		servers: map[string]server{
 			targetLIO:  &lio{root: configfsRoot, owner: owner, mods: mods},
-			targetNVMe: &nvmet{root: filepath.Join(configfsRoot, "nvmet"), owner: owner, mods: mods, all: machine{runDir}},
+			targetNVMe: &nvmet{root: filepath.Join(configfsRoot, "nvmet"), owner: owner, mods: mods, all: machine{runDir}, front: front},
 			targetTGT:  newTGT(c, owner),
 		},
 	}, nil
@@ -336,7 +338,7 @@ func (m *Manager) export(ctx context.Context, r Request, name string, initiators
 	}
 	n := &note{Version: noteVersion, AttachmentID: r.AttachmentID, VolumeID: r.VolumeID, Protocol: r.Protocol,
 		Target: name, Name: targetName(r.Protocol, r.AttachmentID), Device: r.Device, Initiators: initiators, HostName: r.Host.HostName,
-		ReadOnly: r.ReadOnly, MultiAttach: r.MultiAttach, Created: time.Now().UTC()}
+		ReadOnly: r.ReadOnly, MultiAttach: r.MultiAttach, WriteThrough: m.writesThrough(r.Device, m.notesOf(r.VolumeID)), Created: time.Now().UTC()}
 	portals := m.iscsiPortals
 	if r.Protocol == NVMe {
 		portals = m.nvmePortals

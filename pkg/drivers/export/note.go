@@ -30,6 +30,11 @@ type note struct {
 	Portals      []string `json:"portals"`
 	ReadOnly     bool     `json:"readOnly,omitempty"`
 	MultiAttach  bool     `json:"multiAttach,omitempty"`
+	// WriteThrough says that what is acknowledged is stable; notes of earlier
+	// versions do not.
+	WriteThrough bool `json:"writeThrough,omitempty"`
+	// SaysCache says that the host was told of a cache once, and may go by that.
+	SaysCache bool `json:"saysCache,omitempty"`
 	// CHAP and the target's own proof: empty where they are not asked for.
 	User       string    `json:"user,omitempty"`
 	Password   clear     `json:"password,omitzero"`

@@ -26,6 +26,7 @@ type nvmet struct {
 	owner string
 	mods  *kmods
 	all   machine
+	front *fronts
 }
 
 // Ports that osds makes have numbers from portFirst on, so that they are known
@@ -59,6 +60,12 @@ func (v *nvmet) make(ctx context.Context, n *note) error {
 		return err
 	}
 	t := &tree{ctx: ctx}
+	device := n.Device
+	if n.WriteThrough {
+		if device = v.front.make(t, n); !t.ok() {
+			return t.err
+		}
+	}
 	s := v.subsys(n.Name)
 	t.dir(s)
 	t.put(filepath.Join(s, "attr_allow_any_host"), "0")
@@ -66,7 +73,7 @@ func (v *nvmet) make(ctx context.Context, n *note) error {
 	t.try(filepath.Join(s, "attr_model"), tagPrefix+v.owner)
 	t.try(filepath.Join(s, "attr_serial"), digest(n.AttachmentID)[:20])
 	faults.Point("export.nvmet.subsystem")
-	v.makeNamespace(t, n)
+	v.makeNamespace(t, n, device)
 	for _, h := range n.Initiators {
 		v.allow(t, s, h)
 	}
@@ -85,17 +92,19 @@ func (v *nvmet) make(ctx context.Context, n *note) error {
 	return t.err
 }
 
-func (v *nvmet) makeNamespace(t *tree, n *note) {
+// makeNamespace makes an export's namespace of a device: the volume's, or the
+// disk in front of it.
+func (v *nvmet) makeNamespace(t *tree, n *note, device string) {
 	ns := filepath.Join(v.subsys(n.Name), "namespaces/1")
 	t.dir(ns)
 	if attr(filepath.Join(ns, "enable")) == "1" {
-		if have := attr(filepath.Join(ns, "device_path")); have == n.Device || sameDevice(have, n.Device) {
+		if have := attr(filepath.Join(ns, "device_path")); have == device || sameDevice(have, device) {
 			return
 		}
 		// Another device: changed under the host, which sees the same names.
 		t.put(filepath.Join(ns, "enable"), "0")
 	}
-	t.write(filepath.Join(ns, "device_path"), n.Device)
+	t.write(filepath.Join(ns, "device_path"), device)
 	t.write(filepath.Join(ns, "device_uuid"), uuidOf(n.VolumeID))
 	t.write(filepath.Join(ns, "device_nguid"), uuidOf(n.VolumeID))
 	faults.Point("export.nvmet.namespace")
@@ -248,7 +257,26 @@ func portAddr(p string) netip.AddrPort {
 	return netip.AddrPortFrom(a.Unmap(), uint16(n))
 }
 
-func (v *nvmet) remove(ctx context.Context, n *note) error { return v.orphan(ctx, n.Name) }
+func (v *nvmet) remove(ctx context.Context, n *note) error {
+	if err := v.orphan(ctx, n.Name); err != nil {
+		return err
+	}
+	t := &tree{ctx: ctx}
+	if d := v.front.path(t, n.VolumeID); d == "" || !v.uses(t, d) {
+		v.front.remove(t, n.VolumeID)
+	}
+	return t.err
+}
+
+// uses says whether a subsystem has a namespace of a disk.
+func (v *nvmet) uses(t *tree, disk string) bool {
+	for _, s := range t.sub(filepath.Join(v.root, "subsystems")) {
+		if at := attr(filepath.Join(v.subsys(s), "namespaces/1/device_path")); disk != "" && (at == disk || sameDevice(at, disk)) {
+			return true
+		}
+	}
+	return false
+}
 
 // orphan removes a subsystem: first from its ports, which ends its controllers.
 func (v *nvmet) orphan(ctx context.Context, name string) error {
@@ -331,32 +359,40 @@ func (v *nvmet) live(context.Context) (map[string]liveTarget, error) {
 // resized makes the kernel look at the device again, and tell hosts.
 func (v *nvmet) resized(ctx context.Context, n *note) error {
 	t := &tree{ctx: ctx}
+	if n.WriteThrough {
+		v.front.grown(t, n.VolumeID)
+	}
 	t.write(filepath.Join(v.subsys(n.Name), "namespaces/1/revalidate_size"), "1")
 	return t.err
 }
 
-// sweep removes ports and hosts that an interrupted call left behind.
-func (v *nvmet) sweep(ctx context.Context, _ func(string) bool) ([]string, error) {
+// sweep removes disks, ports and hosts that an interrupted call left behind.
+func (v *nvmet) sweep(ctx context.Context, keep func(volumeID string) bool) ([]string, error) {
+	t := &tree{ctx: ctx}
+	gone := v.front.sweep(t, keep, func(disk string) bool { return v.uses(t, disk) })
+	if t.err != nil {
+		return gone, t.err
+	}
 	unlock, err := v.all.lock(ctx)
 	if err != nil {
-		return nil, err
+		return gone, err
 	}
 	defer unlock()
 	ports, err := subdirs(filepath.Join(v.root, "ports"))
 	if err != nil {
-		return nil, kernelError("list ports", err)
+		return gone, kernelError("list ports", err)
 	}
 	for _, p := range ports {
 		v.dropPort(p)
 	}
 	hosts, err := subdirs(filepath.Join(v.root, "hosts"))
 	if err != nil {
-		return nil, kernelError("list hosts", err)
+		return gone, kernelError("list hosts", err)
 	}
 	for _, h := range hosts {
 		v.dropHost(h)
 	}
-	return nil, nil
+	return gone, nil
 }
 
 func (v *nvmet) identity(_ context.Context, n *note) string {

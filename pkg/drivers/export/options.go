@@ -19,6 +19,8 @@ type Options struct {
 	EnableChapAuth bool `yaml:"enableChapAuth" doc:"Whether hosts prove who they are over iSCSI, by CHAP with a secret of each attachment's own."`
 	MutualChap     bool `yaml:"mutualChap" doc:"Whether targets prove who they are as well; needs enableChapAuth."`
 
+	WriteThrough string `yaml:"writeThrough" oneof:"auto,never" doc:"When a write is acknowledged: auto, the default, when it outlives a power loss of this host; never, as soon as the device has it, which may be in a cache that is lost with the power."`
+
 	ISCSITarget    string `yaml:"iscsiTarget" oneof:"lio,tgt" doc:"What serves iSCSI: lio, the kernel, or tgt, the program tgtd. Left out: lio where the kernel has it, else tgt."`
 	TgtControlPort int    `yaml:"tgtControlPort" doc:"The control port of the tgtd to use (its option -C)."`
 	TgtConfDir     string `yaml:"tgtConfDir" doc:"Taken for the sake of old files; nothing is written there."`
@@ -43,6 +45,9 @@ func (o *Options) Validate() error {
 	if _, err := parsePortals("nvmePortals", o.NVMePortals, 0); err != nil {
 		return err
 	}
+	if err := checkThrough(o.WriteThrough); err != nil {
+		return err
+	}
 	switch {
 	case o.MutualChap && !o.EnableChapAuth:
 		return model.Invalid("mutualChap", "needs enableChapAuth: a target proves itself only to a host that does")
@@ -61,7 +66,8 @@ func (o Options) Config(stateDir, clusterID, backend string) Config {
 		portals = []string{o.TgtBindIP}
 	}
 	return Config{StateDir: stateDir, ClusterID: clusterID, Backend: backend, Portals: portals, NVMePortals: o.NVMePortals,
-		CHAP: o.EnableChapAuth, Mutual: o.MutualChap, Target: o.ISCSITarget, TgtControlPort: o.TgtControlPort}
+		CHAP: o.EnableChapAuth, Mutual: o.MutualChap, Target: o.ISCSITarget, TgtControlPort: o.TgtControlPort,
+		WriteThrough: o.WriteThrough}
 }
 
 // The values of Config.Target.

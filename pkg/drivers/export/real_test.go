@@ -138,7 +138,7 @@ func (b *bench) clear() {
 
 // kernelHas lists what there is of an owner's, and ports and hosts of ours.
 func kernelHas(owner string) (left []string) {
-	for _, pattern := range []string{"target/core/" + lioHBA + "/osds." + owner + ".*", "nvmet/ports/28*", "target/iscsi/" + iqnPrefix + "*", "nvmet/subsystems/" + nqnPrefix + "*"} {
+	for _, pattern := range []string{"target/core/*/osds." + owner + ".*", "target/loopback/" + iqnPrefix + "*", "nvmet/ports/28*", "target/iscsi/" + iqnPrefix + "*", "nvmet/subsystems/" + nqnPrefix + "*"} {
 		got, _ := filepath.Glob(filepath.Join(configfsRoot, pattern))
 		left = append(left, got...)
 	}

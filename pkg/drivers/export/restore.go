@@ -138,12 +138,11 @@ func (m *Manager) restoreOne(ctx context.Context, id string, live lister) error 
 	if err != nil {
 		return err
 	}
-	if dev != n.Device {
-		n = n.copyOf()
-		n.Device = dev
-		if err := m.keep(n); err != nil {
+	if now := m.refreshed(n, dev, have); now.Device != n.Device || now.WriteThrough != n.WriteThrough {
+		if err := m.keep(now); err != nil {
 			return err
 		}
+		n = now
 	}
 	if err := s.make(ctx, n); err != nil {
 		return err

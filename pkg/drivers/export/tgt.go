@@ -171,7 +171,11 @@ func (g *tgt) makeUnit(ctx context.Context, n *note, t tgtTarget) error {
 		i = -1
 	}
 	if i < 0 {
-		if _, err := g.adm(ctx, "", append(unit, "--op", "new", "--backing-store", n.Device, "--bstype", "rdwr")...); err != nil {
+		args := append(unit, "--op", "new", "--backing-store", n.Device, "--bstype", "rdwr")
+		if n.WriteThrough {
+			args = append(args, "--bsoflags", "sync")
+		}
+		if _, err := g.adm(ctx, "", args...); err != nil {
 			return err
 		}
 		faults.Point("export.tgt.newunit")
@@ -280,6 +284,8 @@ func (t tgtTarget) differs(n *note) string {
 		return "it is not ready"
 	case i < 0 || t.Units[i].Path != n.Device || !t.Units[i].Online:
 		return "its unit is missing, offline or of another device"
+	case t.Units[i].Sync != n.WriteThrough:
+		return "writing through is " + strconv.FormatBool(t.Units[i].Sync)
 	case t.Units[i].ReadOnly != n.ReadOnly:
 		return "read-only is " + strconv.FormatBool(t.Units[i].ReadOnly)
 	case t.Units[i].Serial != tgtSerial(n.VolumeID):

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/osds-io/osds/internal/run"
 	"github.com/osds-io/osds/pkg/drivers"
 	"github.com/osds-io/osds/pkg/model"
@@ -408,4 +410,48 @@ func TestTgtNotRunning(t *testing.T) {
 	case !model.IsKind(err, model.KindUnavailable) || !strings.Contains(err.Error(), "start it"):
 		t.Error(err)
 	}
+}
+
+// tgtd opens what it writes through with O_SYNC, also after it has grown.
+func TestTgtWriteThrough(t *testing.T) {
+	for _, setting := range []string{throughAuto, throughNever} {
+		t.Run(setting, func(t *testing.T) {
+			b := newTgtBench(t, Config{WriteThrough: setting})
+			r := b.request()
+			b.export(r)
+			for range 2 {
+				if got := b.opensSync(r.Device); got != (setting == throughAuto) {
+					t.Errorf("opened with O_SYNC: %t", got)
+				}
+				b.grow(r, 64)
+				if err := b.m.Resized(b.ctx(), r.VolumeID); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// opensSync says whether tgtd has a file open with O_SYNC.
+func (b *tgtBench) opensSync(path string) bool {
+	b.Helper()
+	proc := filepath.Join("/proc", strconv.Itoa(b.daemon.Process.Pid))
+	fds, _ := os.ReadDir(filepath.Join(proc, "fd"))
+	for _, fd := range fds {
+		if at, err := os.Readlink(filepath.Join(proc, "fd", fd.Name())); err != nil || at != path {
+			continue
+		}
+		info, _ := os.ReadFile(filepath.Join(proc, "fdinfo", fd.Name()))
+		for _, line := range strings.Split(string(info), "\n") {
+			if v, ok := strings.CutPrefix(line, "flags:"); ok {
+				flags, err := strconv.ParseInt(strings.TrimSpace(v), 8, 64)
+				if err != nil {
+					b.Fatal(err)
+				}
+				return flags&unix.O_SYNC == unix.O_SYNC
+			}
+		}
+	}
+	b.Fatalf("tgtd does not have %s open", path)
+	return false
 }

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -29,6 +30,7 @@ type tgtUnit struct {
 	Path     string
 	Online   bool
 	ReadOnly bool
+	Sync     bool // every write is on stable storage before it is answered
 }
 
 // Bounds of what is read of tgtd.
@@ -132,6 +134,8 @@ func (t *tgtTarget) unit(indent int, key, val string) {
 		u.ReadOnly = val == "Yes"
 	case "Backing store path":
 		u.Path = val
+	case "Backing store flags":
+		u.Sync = slices.Contains(strings.Fields(val), "sync")
 	}
 }
 

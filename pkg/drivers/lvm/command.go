@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/osds-io/osds/internal/run"
+	"github.com/osds-io/osds/pkg/drivers/export"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -50,6 +51,21 @@ func newCommander(r run.Runner, devices []string, stateDir string) *commander {
 		c.config = "devices/global_filter=[" + strings.Join(filter, ",") + "]"
 	}
 	return c
+}
+
+// hideFronts keeps LVM from the disks in front of exported volumes, where no
+// devices are configured: a volume group on one is that of the volume's user, who
+// may give it any name, that of a group of this host too. A filter that the
+// administrator has made for LVM is left alone.
+func (c *commander) hideFronts(ctx context.Context) {
+	if c.config != "" {
+		return
+	}
+	r, err := c.run.Run(ctx, run.Cmd{Name: "lvm", Args: []string{"lvmconfig", "--typeconfig", "full", "devices/filter"}, Env: c.env})
+	if set := strings.TrimSpace(string(r.Stdout)); err == nil && set != "" && set != `filter=["a|.*|"]` {
+		return
+	}
+	c.config = `devices/filter=["r|^` + export.FrontLinks + `|"]`
 }
 
 // lvm runs one LVM command: the first argument is its name.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/osds-io/osds/pkg/drivers/export"
 	"github.com/osds-io/osds/pkg/model"
 )
 
@@ -80,7 +81,15 @@ func notOpen(ctx context.Context, vg, name string) error {
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	defer f.Close()
+	who, err := export.Holder(ctx, f.Name())
+	if err != nil {
+		return err
+	}
+	if who != "" {
+		return model.Errorf(model.KindBusy, "%s/%s is in use, by %s", vg, name, who)
+	}
+	return nil
 }
 
 // deviceSize asks the kernel for the size of a block device.

@@ -138,6 +138,7 @@ func (d *Driver) begin(ctx context.Context, c drivers.Config, cf config) (err er
 	if err := awaitPredecessor(ctx, c.StateDir); err != nil {
 		return err
 	}
+	d.cmd.hideFronts(ctx)
 	if d.journal, err = openJournal(c.StateDir); err != nil {
 		return err
 	}
