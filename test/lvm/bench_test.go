@@ -14,10 +14,11 @@ import (
 )
 
 // TestFigures measures the data path in a guest: creates against bare lvcreate,
-// attach over NVMe/TCP on loopback against bare configfs writes and a connect. It
-// prints the bars; figures are no verdict, and fail nothing.
+// attach over NVMe/TCP on loopback against bare configfs writes and a connect, of
+// the device itself and so of an export that does not write through. It prints the
+// bars; figures are no verdict, and fail nothing.
 func TestFigures(t *testing.T) {
-	s := newSystem(t, guest.Config{Nodes: 1, CPUs: 2, Memory: 1536})
+	s := newSystemWith(t, guest.Config{Nodes: 1, CPUs: 2, Memory: 1536}, settings{logLevel: "info", writeThrough: "never"})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	// Whoever comes first would have to load them.

@@ -38,6 +38,7 @@ const (
 // also attaches, an attacher dock on the second, if there is one. The state of all
 // of them is on data disks.
 type system struct {
+	settings
 	t     *testing.T
 	lab   *guest.Lab
 	a     *harness.API
@@ -60,11 +61,22 @@ func addr(n *guest.Node, i int) string {
 	return n.Addrs[i]
 }
 
+// settings of the daemons.
+type settings struct {
+	logLevel     string
+	writeThrough string
+}
+
 // newSystem boots guests and starts everything in them.
 func newSystem(t *testing.T, c guest.Config) *system {
 	t.Helper()
+	return newSystemWith(t, c, settings{logLevel: "debug", writeThrough: "auto"})
+}
+
+func newSystemWith(t *testing.T, c guest.Config, conf settings) *system {
+	t.Helper()
 	c.Disks = []int{1024, 8192, 4096} // state, thick group, group of the thin pool
-	s := &system{t: t, lab: boot(t, c), pids: map[string]int{}, pools: map[string]string{}, hosts: map[string]*wire.HostSpec{}}
+	s := &system{t: t, settings: conf, lab: boot(t, c), pids: map[string]int{}, pools: map[string]string{}, hosts: map[string]*wire.HostSpec{}}
 	s.store, s.host = s.lab.Nodes[0], s.lab.Nodes[len(s.lab.Nodes)-1]
 	t.Cleanup(s.report)
 	var err error
@@ -154,7 +166,7 @@ func (s *system) startStore() {
 	s.mount(s.store)
 	s.certs(s.store, tlsconf.RoleLet)
 	s.write(s.store, "/etc/osds/osdslet.yaml", harness.Config{
-		"dataDir": "/state/osdslet", "api.listen": apiAddr, "registry.listen": "0.0.0.0:" + registryPort, "log.level": "debug",
+		"dataDir": "/state/osdslet", "api.listen": apiAddr, "registry.listen": "0.0.0.0:" + registryPort, "log.level": s.logLevel,
 		"tls.ca": "/etc/osds/ca.pem", "tls.cert": "/etc/osds/osdslet.pem", "tls.key": "/etc/osds/osdslet.key",
 		"registry.beat": "1s", "registry.lost": "6s", "controller.debt": "8s", "controller.dockGrace": "10s",
 	})
@@ -162,6 +174,7 @@ func (s *system) startStore() {
 	s.writeText(s.store, "/etc/osds/lvm.yaml", fmt.Sprintf(`
 portals: [%s]
 enableChapAuth: true
+writeThrough: %s
 pool:
   thick:
     multiAttach: true
@@ -170,7 +183,7 @@ pool:
     multiAttach: true
     overProvisioningRatio: 20
     extras: {ioConnectivity: {accessProtocol: nvmeof}}
-`, strings.Join(portals(s.store), ", ")))
+`, strings.Join(portals(s.store), ", "), s.writeThrough))
 	s.initiators(s.store)
 	s.startDock(s.store, harness.Config{
 		"connector.enabled": true,
@@ -224,7 +237,7 @@ func (s *system) startDock(n *guest.Node, more harness.Config) {
 	s.certs(n, tlsconf.RoleDock)
 	s.write(n, "/etc/osds/osdsdock.yaml", harness.Config{
 		"name": n.Name, "listen": addr(n, 0) + ":" + dockPort, "osdslets": []string{addr(s.store, 0) + ":" + registryPort},
-		"stateDir": "/state/osdsdock", "admin.listen": "", "log.level": "debug",
+		"stateDir": "/state/osdsdock", "admin.listen": "", "log.level": s.logLevel,
 		"tls.ca": "/etc/osds/ca.pem", "tls.cert": "/etc/osds/osdsdock.pem", "tls.key": "/etc/osds/osdsdock.key",
 	}.With(more))
 	s.runDock(n)
