@@ -39,7 +39,9 @@ const crowdClients = 8
 // which does all of it on one machine, is killed again and again. Every request
 // ends as asked, and nothing is left.
 func TestCrowd(t *testing.T) {
-	s := newSystem(t, guest.Config{Nodes: 1, CPUs: 2, Memory: 1536})
+	conf := usual()
+	conf.debt = "5m" // clients wait for the dock, however long it takes to come back
+	s := newSystemWith(t, guest.Config{Nodes: 1, CPUs: 2, Memory: 1536}, conf)
 	volumes, kills := number(t, envVolumes, 32), number(t, envKills, 20)
 	t.Logf("%d volumes, %d clients, %d kills; the full number is %s=200", volumes, crowdClients, kills, envVolumes)
 	began := time.Now()

@@ -27,7 +27,7 @@ func TestTwoHosts(t *testing.T) {
 			name string
 			fn   func(*system, string)
 		}{
-			{"life", testLife}, {"strangers", testStrangers}, {"path", testPathCut},
+			{"life", testLife}, {"shared", testShared}, {"strangers", testStrangers}, {"path", testPathCut},
 			{"storage", testStorageLost}, {"consumer", testConsumerLost}, {"frozen", testConsumerFrozen},
 		} {
 			t.Run(protocol+"/"+part.name, func(t *testing.T) {

@@ -65,17 +65,22 @@ func addr(n *guest.Node, i int) string {
 type settings struct {
 	logLevel     string
 	writeThrough string
+	// debt is how long a removal waits for a dock that does not answer.
+	debt string
 }
+
+// usual are the settings where nothing else matters.
+func usual() settings { return settings{logLevel: "debug", writeThrough: "auto", debt: "8s"} }
 
 // newSystem boots guests and starts everything in them.
 func newSystem(t *testing.T, c guest.Config) *system {
 	t.Helper()
-	return newSystemWith(t, c, settings{logLevel: "debug", writeThrough: "auto"})
+	return newSystemWith(t, c, usual())
 }
 
 func newSystemWith(t *testing.T, c guest.Config, conf settings) *system {
 	t.Helper()
-	c.Disks = []int{1024, 8192, 4096} // state, thick group, group of the thin pool
+	c.Disks = []int{1024, 16384, 4096} // state, thick group, group of the thin pool
 	s := &system{t: t, settings: conf, lab: boot(t, c), pids: map[string]int{}, pools: map[string]string{}, hosts: map[string]*wire.HostSpec{}}
 	s.store, s.host = s.lab.Nodes[0], s.lab.Nodes[len(s.lab.Nodes)-1]
 	t.Cleanup(s.report)
@@ -168,7 +173,7 @@ func (s *system) startStore() {
 	s.write(s.store, "/etc/osds/osdslet.yaml", harness.Config{
 		"dataDir": "/state/osdslet", "api.listen": apiAddr, "registry.listen": "0.0.0.0:" + registryPort, "log.level": s.logLevel,
 		"tls.ca": "/etc/osds/ca.pem", "tls.cert": "/etc/osds/osdslet.pem", "tls.key": "/etc/osds/osdslet.key",
-		"registry.beat": "1s", "registry.lost": "6s", "controller.debt": "8s", "controller.dockGrace": "10s",
+		"registry.beat": "1s", "registry.lost": "6s", "controller.debt": s.debt, "controller.dockGrace": "10s",
 	})
 	s.daemon(s.store, "osdslet", "/share/bin/osdslet", "--config", "/etc/osds/osdslet.yaml")
 	s.writeText(s.store, "/etc/osds/lvm.yaml", fmt.Sprintf(`
