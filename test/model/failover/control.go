@@ -214,7 +214,7 @@ func (m *machine) wants(s *state, x int8) call {
 		case r.Evidence == never:
 			k.Kind, k.Again = callPromote, true
 		case r.Evidence == noEvidence || !word:
-		case d.Role == primary && d.Gen < r.Gen && m.r.anew:
+		case d.Role == primary && d.Since < r.Gen && m.r.anew:
 			k.Kind = callDemote // it follows first
 		default:
 			k.Kind, k.Alone, k.Accept = callPromote, r.Evidence == otherwise, r.Accept
@@ -271,6 +271,9 @@ func (m *machine) drive(s state) {
 		switch {
 		case k.Kind == callPromote && r.intent():
 			r.Entitled, r.Target = x, nobody
+			if r.Lacks == x { // that was accepted
+				r.Lacks = nobody
+			}
 		case k.Kind == callDemote && m.w.sites == 2 && r.Target != x:
 			r.May &^= bit(x)
 		case k.Kind == callDemote && r.intent() && r.Target != x && r.Evidence == noEvidence:

@@ -169,7 +169,7 @@ func (m *machine) mayPromote(s *state, c call) bool {
 	switch {
 	case d.Incons, c.Gen < d.FGen && m.r.fenceGen:
 		return false
-	case d.Role == primary && (c.Again || c.Gen == d.Gen || !m.r.anew):
+	case d.Role == primary && (c.Again || c.Gen == d.Since || !m.r.anew):
 		return true
 	case !c.Alone && s.Linked && o.Role == primary:
 		return false // it sees another primary
