@@ -17,14 +17,15 @@ TAGS    ?= $(strip $(CEPH_TAGS))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help build run test lint test-unit test-real test-ceph test-ceph-run fuzz-short bench bench-lvm proto docs install clean
+.PHONY: help build run test lint test-unit test-real test-ceph test-ceph-run fuzz-short bench bench-osds bench-lvm proto docs install clean
 
 help:
 	@echo 'make run        build, start osdslet and osdsdock here, say what to try; Ctrl-C stops them'
 	@echo 'make test       lint, and the unit tests with the race detector'
 	@echo 'make test-real  the suites on real components: SUITES="$(SUITES)"'
-	@echo 'make bench      figures, and one line per bar: BENCH="-short" is quicker'
-	@echo 'make bench-lvm  figures of LVM and of attaching, in a guest'
+	@echo 'make bench      figures, and one line per bar: bench-osds and bench-lvm'
+	@echo 'make bench-osds those without a guest: BENCH="-short" is quicker'
+	@echo 'make bench-lvm  those of LVM and of attaching, in a guest'
 	@echo 'make build      bin/osdslet, bin/osdsdock, bin/osdsctl'
 	@echo 'make install    binaries, systemd units and example configuration below $$DESTDIR$$PREFIX'
 	@echo 'make fuzz-short every fuzz target for a few seconds'
@@ -70,7 +71,9 @@ test-ceph-run:
 fuzz-short:
 	@deploy/dev/fuzz-short
 
-bench:
+bench: bench-osds bench-lvm
+
+bench-osds:
 	$(GO) run -tags '$(TAGS)' ./test/bench $(BENCH)
 
 bench-lvm:
