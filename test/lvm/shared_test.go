@@ -37,7 +37,7 @@ func testShared(s *system, protocol string) {
 	const block = "bs=4k count=1 oflag=direct conv=notrunc status=none"
 	for i, n := range hosts {
 		want := "written by " + n.Name
-		s.shell(n, "head -c 4096 <(printf '%s\\n' "+guest.Quote(want)+"; head -c 4096 /dev/zero) | dd of="+devs[i]+" seek=8 "+block)
+		s.shell(n, "printf '%s\\n' "+guest.Quote(want)+" | dd of="+devs[i]+" seek=8 bs=4k oflag=direct conv=notrunc,sync status=none")
 		got := s.shell(hosts[1-i], "dd if="+devs[1-i]+" skip=8 bs=4k count=1 iflag=direct status=none | head -1")
 		if got != want {
 			s.t.Errorf("%s reads %q, and %q was written", hosts[1-i].Name, got, want)
