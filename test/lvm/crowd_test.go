@@ -48,10 +48,10 @@ func TestCrowd(t *testing.T) {
 	var left, done atomic.Int64
 	left.Store(int64(volumes))
 	var wg sync.WaitGroup
-	for range crowdClients {
+	for c := range crowdClients {
 		wg.Go(func() {
 			for left.Add(-1) >= 0 {
-				if err := s.oneOfMany(protocols[done.Load()%2]); err != nil {
+				if err := s.oneOfMany(protocols[c%2]); err != nil {
 					t.Error(err)
 				}
 				done.Add(1)

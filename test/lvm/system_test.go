@@ -80,7 +80,7 @@ func newSystem(t *testing.T, c guest.Config) *system {
 
 func newSystemWith(t *testing.T, c guest.Config, conf settings) *system {
 	t.Helper()
-	c.Disks = []int{1024, 16384, 4096} // state, thick group, group of the thin pool
+	c.Disks = []int{1024, 8192, 4096} // state, thick group, group of the thin pool
 	s := &system{t: t, settings: conf, lab: boot(t, c), pids: map[string]int{}, pools: map[string]string{}, hosts: map[string]*wire.HostSpec{}}
 	s.store, s.host = s.lab.Nodes[0], s.lab.Nodes[len(s.lab.Nodes)-1]
 	t.Cleanup(s.report)
