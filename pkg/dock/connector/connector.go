@@ -364,7 +364,7 @@ func (c *Connector) make(ctx context.Context, p protocol, n *note, r Request) (d
 		return d, warn, err
 	}
 	faults.Point("connector.attach.device")
-	if err := c.open(ctx, d, n.ReadOnly); err != nil {
+	if d, err = c.opened(ctx, p, n, d, r); err != nil {
 		if model.KindOf(err) == model.KindUnknownOutcome {
 			return d, warn, err
 		}

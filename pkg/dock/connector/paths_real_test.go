@@ -427,3 +427,31 @@ func crashes(l *lab, r Request) {
 		}
 	}
 }
+
+// The kernel leaves a disk offline that did not answer for too long. An attach of
+// it, when it answers again, brings it back.
+func TestOffline(t *testing.T) {
+	l := newLab(t)
+	id, dev := l.volume(64)
+	x := l.iscsiTarget(id, dev, portal1)
+	x.admit(l.iqn)
+	c := l.connector(Config{})
+	d := l.attach(c, x.request())
+	state := "/sys/block/" + filepath.Base(d.Path) + "/device/state"
+	if err := os.WriteFile(state, []byte("offline"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := os.Open(d.Path); err == nil {
+		f.Close()
+		t.Fatal("a disk that is offline can be opened")
+	}
+	again := l.attach(c, x.request())
+	if again.Path != d.Path {
+		t.Errorf("it is %s now, and was %s", again.Path, d.Path)
+	}
+	l.sh("dd", "if="+d.Path, "of=/dev/null", "bs=4096", "count=1", "iflag=direct")
+	if err := c.Detach(l.context(time.Minute), x.request()); err != nil {
+		t.Error(err)
+	}
+	l.clean(c)
+}
