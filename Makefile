@@ -5,9 +5,9 @@ BIN     := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/osds-io/osds/internal/version.Version=$(VERSION)
 PROGS   := osdslet osdsdock osdsctl
-# The suites of `make test-real`. There is lvm besides, with guests of its own: it
-# takes long.
-SUITES  ?= e2e chaos tgt ceph
+# The suites of `make test-real`. There is lvm besides, of which lvm-short is the part
+# that does not take long: guests are emulated.
+SUITES  ?= e2e chaos tgt lvm-short ceph
 # Ceph is built in where librbd's headers are (librbd-dev, librados-dev). The second
 # tag tells go-ceph which release they are of; none means a recent one.
 CEPH_HEADER ?= $(firstword $(wildcard /usr/include/rbd/librbd.h /usr/local/include/rbd/librbd.h))
@@ -57,7 +57,8 @@ test-real: build
 	@set -e; for s in $(SUITES); do \
 	  echo "== suite $$s"; \
 	  if [ $$s = ceph ]; then $(MAKE) --no-print-directory test-ceph; continue; fi; \
-	  $(GO) test -tags 'real $(TAGS)' -count=1 -timeout 50m -v ./test/$$s/...; \
+	  case $$s in *-short) short=-short;; *) short=;; esac; \
+	  $(GO) test -tags 'real $(TAGS)' -count=1 -timeout 80m $$short -v ./test/$${s%-short}/...; \
 	done
 
 # What Ceph's headers are is looked at again once they have been installed.

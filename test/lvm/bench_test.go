@@ -18,6 +18,9 @@ import (
 // the device itself and so of an export that does not write through. It prints the
 // bars; figures are no verdict, and fail nothing.
 func TestFigures(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped: make bench-lvm has the figures")
+	}
 	s := newSystemWith(t, guest.Config{Nodes: 1, CPUs: 2, Memory: 1536}, settings{logLevel: "info", writeThrough: "never", debt: "8s"})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()

@@ -39,6 +39,9 @@ const crowdClients = 8
 // which does all of it on one machine, is killed again and again. Every request
 // ends as asked, and nothing is left.
 func TestCrowd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped: takes long; the suite lvm has it")
+	}
 	conf := usual()
 	conf.debt = "5m" // clients wait for the dock, however long it takes to come back
 	s := newSystemWith(t, guest.Config{Nodes: 1, CPUs: 2, Memory: 1536}, conf)

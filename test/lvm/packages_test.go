@@ -21,8 +21,11 @@ import (
 // guest.
 var inGuest = []string{"pkg/drivers/export", "pkg/drivers/lvm", "pkg/drivers/local", "pkg/dock/connector"}
 
+// inShort is the one of them that short mode has.
+const inShort = "pkg/drivers/export"
+
 // packageLimit is how long one package's tests may take in a guest.
-const packageLimit = 25 * time.Minute
+const packageLimit = 40 * time.Minute
 
 // TestPackages runs the packages' own tests in a guest: the conformance suite of
 // the drivers on real volume groups, the exports on the kernel's targets, the
@@ -33,6 +36,9 @@ func TestPackages(t *testing.T) {
 	}
 	for _, p := range inGuest {
 		t.Run(path.Base(p), func(t *testing.T) {
+			if testing.Short() && p != inShort {
+				t.Skip("skipped: in short mode", path.Base(inShort), "alone; the suite lvm has all")
+			}
 			tests := realTests(t, filepath.Join(world.root, p))
 			if len(tests) == 0 {
 				t.Skip("skipped: the package has no test with the tag real")
