@@ -76,7 +76,7 @@ func (n *Node) args() []string {
 	}
 	for k := range c.Disks {
 		a = append(a, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=writeback,discard=unmap,detect-zeroes=off,file=%s", k, n.disk(k)),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=disk%d", k, k))
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=disk%d,event_idx=off,ioeventfd=off", k, k))
 	}
 	if c.Share != "" {
 		kernel += " guest.share=9p"
