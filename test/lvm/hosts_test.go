@@ -244,7 +244,10 @@ func testLife(s *system, protocol string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.a.Settle(model.ResVolume, v.ID, r.TaskID)
+	// All of a thick volume is read, and compared: emulation is slow.
+	if _, err := s.a.Wait(s.ctx(), model.ResVolume, v.ID, client.WaitOptions{TaskID: r.TaskID}); err != nil {
+		s.t.Fatal(err)
+	}
 	x, dev = s.attach(v, s.host)
 	got := s.shell(s.host, "mount "+dev+" /mnt; test ! -e /mnt/new; "+sum+"; umount /mnt; e2fsck -fn "+dev+" >&2")
 	if got = lastWord(got); !strings.Contains(got, want) {

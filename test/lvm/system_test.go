@@ -333,12 +333,19 @@ func (s *system) until(what string, f func() error) {
 	}
 }
 
-// stuck shows what a kernel has to say, and which processes wait in it for what.
+// stuck shows what a kernel has to say, which processes wait in it for what, and
+// which disks have requests that are not answered.
 const stuck = `dmesg | tail -n 60
 for p in /proc/[0-9]*; do
-	case $(cat $p/stat 2>/dev/null) in *") D "*) tr '\0' ' ' <$p/cmdline; echo; cat $p/stack;; esac
+	case $(cat $p/stat 2>/dev/null) in *") D "*) echo "$p $(tr '\0' ' ' <$p/cmdline)"; cat $p/stack; ls -l $p/fd;; esac
 done
-dmsetup info -c; dmsetup table; dmsetup status`
+cat /proc/locks
+grep . /sys/block/*/inflight /sys/block/*/device/state 2>/dev/null
+dmsetup info -c; dmsetup table; dmsetup status
+for d in /dev/vd? $(ls /dev/dm-* /dev/sd? 2>/dev/null); do
+	timeout -s KILL 5 dd if=$d of=/dev/null bs=4k count=1 iflag=direct status=none </dev/null && echo "$d answers" || echo "$d does not answer"
+done
+sleep 1; grep . /sys/block/*/inflight; ps axo pid,ppid,stat,wchan:30,args | grep -v '\['`
 
 // report shows the daemons' logs of a test that failed.
 func (s *system) report() {
