@@ -96,8 +96,7 @@ func (s *system) reserved(hosts []*guest.Node, devs []string) {
 	s.shell(hosts[1], "dd if="+devs[1]+" of=/dev/null bs=4k count=1 iflag=direct status=none")
 	s.refused(hosts[1], "a write to what another host has reserved", "dd if=/dev/zero of="+devs[1]+" bs=4k count=1 oflag=direct conv=notrunc 2>&1")
 	s.shell(hosts[0], "dd if=/dev/zero of="+devs[0]+" bs=4k count=1 oflag=direct conv=notrunc status=none")
-	s.shell(hosts[0], dm(0, `for p in $paths; do :; done
-		sg_persist --out --release --param-rk=0xa1 --prout-type=5 /dev/$p >/dev/null
-		for p in $paths; do sg_persist --out --register-ignore --param-sark=0 /dev/$p >/dev/null; done`))
+	// The end of its registrations is the end of the reservation.
+	s.shell(hosts[0], dm(0, `for p in $paths; do sg_persist --out --register --param-rk=0xa1 --param-sark=0 /dev/$p 2>&1; done`))
 	s.shell(hosts[1], "dd if=/dev/zero of="+devs[1]+" bs=4k count=1 oflag=direct conv=notrunc status=none")
 }
